@@ -1,7 +1,7 @@
-"""The one exception tree. An error says what failed and to whom; ``hint`` says what to do about it.
+"""The one exception tree. An error says what failed and to whom; ``hint`` says what to do.
 
-Exit codes (``docs/exit-codes.md``) hang on the class, so that a script can tell a typing error from an
-app that does not start.
+Exit codes (``docs/exit-codes.md``) hang on the class, so that a script can tell a typing error
+from an app that does not start.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class StartError(Error):
 
 
 class ReloadError(Error):
-    """The new generation was withdrawn; the old one serves. ``output`` is the failed worker's last output."""
+    """The new generation was withdrawn; the old one serves.
+
+    ``output`` is the failed worker's last output.
+    """
 
     exit_code = 6
 

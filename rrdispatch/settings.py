@@ -1,0 +1,390 @@
+"""Every setting, declared once: command line, environment, files and docs are made from this.
+
+It owns names, defaults, limits and the order of sources: command line, environment, file,
+default. It must not know what a setting does, nor start or open anything but the named file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rrdispatch import files
+from rrdispatch.errors import ConfigError
+from rrdispatch.options import Kind, Option, Wrong, read, unknown
+
+T = TypeVar("T")
+
+PREFIX = "RRDISPATCH_"
+MOST_WORKERS = 256
+_COUNT = re.compile(r"max|physical|-?[1-9][0-9]{0,8}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_GENERIC = frozenset(("app", "application", "asgi", "main", "server", "wsgi"))
+
+
+def setting(default: T, kind: Kind, about: str, **more: Any) -> T:
+    """A dataclass field with its ``Option``; typed as the value, as ``dataclasses.field`` is."""
+    value: T = field(default=default, metadata={"option": Option(kind, about, **more)})
+    return value
+
+
+def check_instances(text: str) -> str:
+    """How many workers, in words; what it comes to is counted in ``cpus.py``."""
+    text = text.strip()
+    if not _COUNT.fullmatch(text):
+        said = " (pm2's 0 is max)" if text == "0" else ""
+        raise Wrong(
+            f"{text!r} is not a number of workers",
+            f"a number from 1, max, physical, or -K for K fewer than max{said}",
+        )
+    if text.lstrip("-").isdigit() and int(text) > MOST_WORKERS:
+        raise Wrong(f"{text} workers are too many", f"{MOST_WORKERS} at most")
+    return text
+
+
+def check_name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise Wrong(f"{text!r} is not a name", "letters, digits, '.', '_' and '-', 64 at most")
+    return text
+
+
+def check_signal(text: str) -> str:
+    name = text.strip().upper().removeprefix("SIG")
+    known = {s.name.removeprefix("SIG") for s in signal.Signals} - {"KILL", "STOP", "CONT", "CHLD"}
+    if name not in known:
+        raise Wrong(f"{text!r} is not a signal that can stop a program", "for example TERM or INT")
+    return name
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One app's settings. ``sources`` says where each value that is no default came from."""
+
+    target: str = setting(
+        "", Kind.TEXT, "The app: a module and what to take from it.",
+        begins="What runs", metavar="MODULE:ATTRIBUTE", app=True,
+    )  # fmt: skip
+    name: str | None = setting(
+        None, Kind.TEXT, "The app's name in logs and lists; made from the target if not said.",
+        optional=True, check=check_name,
+    )  # fmt: skip
+    interface: str = setting(
+        "auto", Kind.TEXT, "What the app is; auto looks at it.",
+        choices=("auto", "asgi", "wsgi", "serve"), app=True,
+    )  # fmt: skip
+    factory: bool = setting(
+        False, Kind.SWITCH, "The target is a function that makes the app.", app=True
+    )
+    python: str | None = setting(
+        None, Kind.PROGRAM, "Interpreter of the workers; else the active virtualenv's, else that "
+        "of a .venv beside the app, else rrdispatch's own.",
+        optional=True,
+    )  # fmt: skip
+    cwd: str | None = setting(
+        None, Kind.PATH, "Working directory of the workers, first on sys.path.", optional=True
+    )
+    env: dict[str, str] = field(
+        default_factory=dict,
+        metadata={
+            "option": Option(
+                Kind.MAPPING, "A variable for the workers. Repeatable; stronger than env_file.",
+                metavar="KEY=VALUE", own_variable=False,
+            )
+        },
+    )  # fmt: skip
+    env_file: str | None = setting(
+        None, Kind.PATH, "A file of KEY=VALUE lines for the workers, read again at each reload.",
+        optional=True,
+    )  # fmt: skip
+
+    bind: tuple[str, ...] = setting(
+        ("127.0.0.1:8000",), Kind.LIST, "Where to listen. Repeatable. PORT in the environment "
+        "changes the default's port.",
+        begins="Where it listens", flags=("-b",), metavar="HOST:PORT|[V6]:PORT|unix:PATH|fd://N",
+    )  # fmt: skip
+    listen: bool = setting(True, Kind.SWITCH, "Off for programs that take no connections.")
+    backlog: int = setting(
+        4096, Kind.INTEGER, "Connections the kernel holds while every worker is full.",
+        minimum=1, maximum=65535,
+    )  # fmt: skip
+
+    instances: str = setting(
+        "max", Kind.COUNT, "How many workers: a number, max (the cores this process may use), "
+        "physical, or -K (K fewer than max).",
+        begins="Workers", flags=("-i",), metavar="N|max|physical|-K",
+        variables=("WEB_CONCURRENCY",), check=check_instances,
+    )  # fmt: skip
+    policy: str = setting(
+        "round-robin", Kind.TEXT, "Whose turn it is.",
+        choices=("round-robin", "strict", "least-connections"),
+    )  # fmt: skip
+    dispatcher: str = setting(
+        "auto", Kind.TEXT, "auto takes the C dispatcher if it was built.",
+        choices=("auto", "c", "python"),
+    )  # fmt: skip
+    queue_limit: int = setting(
+        32, Kind.INTEGER, "Connections that may wait at one worker.", minimum=1, maximum=69
+    )
+    stall_timeout: float = setting(
+        0.01, Kind.DURATION, "A connection that waited so long while another worker is idle is "
+        "moved to that one.", minimum=0.001, maximum=3600,
+    )  # fmt: skip
+    band: int = setting(
+        8, Kind.INTEGER, "round-robin passes over a worker with so many more open connections "
+        "than the one with the fewest.", minimum=1, maximum=1000000,
+    )  # fmt: skip
+    connection_batch: int = setting(
+        1, Kind.INTEGER, "Connections handed over at once to an app that starts all it takes.",
+        minimum=1, maximum=16, app=True,
+    )  # fmt: skip
+
+    wait_ready: bool = setting(
+        False, Kind.SWITCH, "A worker is ready when the app calls rrdispatch.ready().",
+        begins="Start, stop and respawn", app=True,
+    )  # fmt: skip
+    ready_timeout: float = setting(
+        60.0, Kind.DURATION, "A worker that is not ready by then has failed.", minimum=0.1
+    )
+    drain_timeout: float = setting(
+        25.0, Kind.DURATION, "How long a worker may finish its connections.", minimum=0, app=True
+    )
+    heartbeat_timeout: float = setting(
+        0.0, Kind.DURATION, "A worker that takes nothing for so long while connections wait is "
+        "killed; 0: never.", minimum=0,
+    )  # fmt: skip
+    shutdown_delay: float = setting(
+        0.0, Kind.DURATION, "At the final stop: serve on for so long, for load balancers that "
+        "need to notice.", minimum=0,
+    )  # fmt: skip
+    stop_signal: str = setting(
+        "TERM", Kind.TEXT, "The signal that asks a worker to drain.", check=check_signal, app=True
+    )
+    max_restarts: int = setting(
+        16, Kind.INTEGER, "So many deaths within restart_window and a worker is given up; 0: never "
+        "given up.", minimum=0,
+    )  # fmt: skip
+    restart_window: float = setting(60.0, Kind.DURATION, "See max_restarts.", minimum=0.1)
+    respawn_delay: float = setting(
+        0.1, Kind.DURATION, "Pause before a dead worker is started again; it doubles for deaths "
+        "before ready.", minimum=0,
+    )  # fmt: skip
+    min_uptime: float = setting(
+        1.0, Kind.DURATION, "Without listening, a worker that lives so long is ready.", minimum=0
+    )
+    max_requests: int = setting(
+        0, Kind.INTEGER, "A worker is replaced after so many requests; 0: never.",
+        minimum=0, app=True,
+    )  # fmt: skip
+    max_requests_jitter: int = setting(
+        0, Kind.INTEGER, "Up to so many more, drawn per worker, so that they differ.", minimum=0
+    )
+
+    batch: int = setting(
+        1, Kind.INTEGER, "Workers replaced at a time.", begins="Reload", minimum=1,
+        maximum=MOST_WORKERS,
+    )  # fmt: skip
+    park: bool = setting(
+        True, Kind.SWITCH, "Keep the old workers until the new ones have proved themselves."
+    )
+    stop_first: bool = setting(
+        False, Kind.SWITCH, "Stop an old worker before its successor starts (exclusive locks)."
+    )
+    probation: float = setting(
+        3.0, Kind.DURATION, "How long the new workers must live before the old ones drain.",
+        minimum=0,
+    )  # fmt: skip
+    watch: bool = setting(False, Kind.SWITCH, "Reload when a file changes (development).")
+    watch_paths: tuple[str, ...] = setting(
+        (), Kind.LIST, "What to watch instead of the working directory. Repeatable.",
+        flags=("--watch-path",), metavar="PATH",
+    )  # fmt: skip
+
+    threads: int = setting(
+        4, Kind.INTEGER, "Threads of a WSGI or plain app in each worker.",
+        begins="The app's server", minimum=1, maximum=1024, app=True,
+    )  # fmt: skip
+    access_log: bool = setting(True, Kind.SWITCH, "A line per request on stdout.", app=True)
+    log_level: str = setting(
+        "info", Kind.TEXT, "The least important lines to show.",
+        choices=("critical", "error", "warning", "info", "debug", "trace"), app=True,
+    )  # fmt: skip
+    proxy_headers: bool = setting(
+        True, Kind.SWITCH, "Believe X-Forwarded-For and -Proto of trusted proxies.", app=True
+    )
+    forwarded_allow_ips: str | None = setting(
+        None, Kind.TEXT, "Trusted proxies: addresses or networks with commas, or *. Else "
+        "127.0.0.1 and ::1; peers of a unix socket are always trusted.",
+        variables=("FORWARDED_ALLOW_IPS",), optional=True, app=True,
+    )  # fmt: skip
+    root_path: str = setting("", Kind.TEXT, "The path the app is mounted at.", app=True)
+    ssl_certfile: str | None = setting(
+        None, Kind.PATH, "TLS certificate (ASGI only).", optional=True, app=True
+    )
+    ssl_keyfile: str | None = setting(None, Kind.PATH, "TLS key.", optional=True, app=True)
+    ssl_keyfile_password: str | None = setting(
+        None, Kind.TEXT, "The key's password; better said in the environment.", optional=True,
+        app=True,
+    )  # fmt: skip
+    ws: str = setting("auto", Kind.TEXT, "uvicorn's WebSocket implementation.", app=True)
+    http: str = setting("auto", Kind.TEXT, "uvicorn's HTTP implementation.", app=True)
+    loop: str = setting("auto", Kind.TEXT, "uvicorn's event loop.", app=True)
+    lifespan: str = setting(
+        "auto", Kind.TEXT, "Run the ASGI lifespan events.", choices=("auto", "on", "off"), app=True
+    )
+    limit_concurrency: int = setting(
+        0, Kind.INTEGER, "Answer 503 above so many connections in one worker; 0: no limit.",
+        minimum=0, app=True,
+    )  # fmt: skip
+    timeout_keep_alive: float = setting(
+        5.0, Kind.DURATION, "Close an idle keep-alive connection after this.", minimum=0, app=True
+    )
+    max_connection_requests: int = setting(
+        0, Kind.INTEGER, "Close a connection after so many requests; 0: never.",
+        minimum=0, app=True,
+    )  # fmt: skip
+    max_connection_age: float = setting(
+        0.0, Kind.DURATION, "Close a connection that is older, after its request; 0: never.",
+        minimum=0, app=True,
+    )  # fmt: skip
+
+    sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def app(self) -> dict[str, Any]:
+        """What the runner inside a worker is told (``RRDISPATCH_APP``)."""
+        return {key: getattr(self, key) for key, option in OPTIONS.items() if option.app}
+
+    def values(self) -> dict[str, Any]:
+        """All settings as plain data; ``from_values`` of it gives the same settings."""
+        values = {key: getattr(self, key) for key in OPTIONS}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+OPTIONS: Mapping[str, Option] = {
+    item.name: item.metadata["option"]
+    for item in dataclasses.fields(Settings)
+    if "option" in item.metadata
+}
+
+
+def flag(key: str) -> str:
+    return "--" + key.replace("_", "-")
+
+
+def variables(key: str) -> tuple[str, ...]:
+    """The environment variables that set this key, the strongest first."""
+    option = OPTIONS[key]
+    return ((PREFIX + key.upper(),) if option.own_variable else ()) + option.variables
+
+
+def from_sources(
+    cli: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: files.ConfigFile | None = None,
+    *,
+    where: str = "",
+) -> Settings:
+    """Command line before environment before file before default. A value of None is not said.
+
+    ``where`` names the caller in errors if ``cli`` came from no command line.
+    """
+    for key in cli:
+        if key not in OPTIONS:
+            raise unknown("setting", key, OPTIONS, where or "settings")
+    table = _table(file)
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    for key, option in OPTIONS.items():
+        for source, raw, folder in _said(key, cli, environ, where):
+            values[key] = _value(option, raw, source, folder)
+            sources[key] = source
+            break
+        else:
+            if key in table and file is not None:
+                sources[key] = f"{file.path.name}: {key}"
+                values[key] = _value(option, table[key], sources[key], str(file.folder))
+    if "bind" not in values and environ.get("PORT"):
+        values["bind"], sources["bind"] = (f"127.0.0.1:{_port(environ['PORT'])}",), "PORT"
+    if values.get("name") is None:
+        values["name"] = name_of(values.get("target", ""))
+    return Settings(**values, sources=sources)
+
+
+def from_values(values: Mapping[str, object], where: str = "Cluster") -> Settings:
+    """Settings from one mapping of Python values, checked like all others."""
+    return from_sources(values, {}, where=where)
+
+
+def name_of(target: str) -> str:
+    """``shop.main:app`` → ``shop``: the last part of the module that says something."""
+    module = target.partition(":")[0].rpartition("/")[2].removesuffix(".py")
+    parts = [re.sub(r"[^A-Za-z0-9_-]", "-", part).strip("_-") for part in module.split(".")]
+    telling = [part for part in parts if part and part not in _GENERIC]
+    return (telling or [part for part in parts if part] or ["app"])[-1][:64]
+
+
+def load_file(path: str | Path | None = None) -> files.ConfigFile | None:
+    """The named file; else what the working directory has, if it has one."""
+    return files.load(Path(path)) if path is not None else files.find(Path.cwd())
+
+
+def load_env_file(path: str | Path) -> dict[str, str]:
+    """The variables of an env file."""
+    return files.load_env(Path(path))
+
+
+def _said(
+    key: str, cli: Mapping[str, object], environ: Mapping[str, str], where: str
+) -> Iterator[tuple[str, object, str]]:
+    """(source, raw value, folder of its relative paths), the strongest first."""
+    if cli.get(key) is not None:
+        yield (f"{where}: {key}" if where else _typed(key)), cli[key], str(Path.cwd())
+    for variable in variables(key):
+        if environ.get(variable) and not _is_the_workers(variable, environ):
+            yield variable, environ[variable], str(Path.cwd())
+
+
+def _typed(key: str) -> str:
+    return "TARGET" if key == "target" else flag(key)
+
+
+def _is_the_workers(variable: str, environ: Mapping[str, str]) -> bool:
+    """A worker's own place (docs/protocol.md) is no setting for a primary started inside it."""
+    return variable == "RRDISPATCH_NAME" and "RRDISPATCH_PROTOCOL" in environ
+
+
+def _value(option: Option, raw: object, source: str, folder: str) -> Any:
+    try:
+        value = read(option, raw)
+    except Wrong as wrong:
+        raise ConfigError(f"{source}: {wrong}", hint=wrong.hint) from None
+    if isinstance(value, str) and (
+        option.kind is Kind.PATH or (option.kind is Kind.PROGRAM and "/" in value)
+    ):
+        return os.path.join(folder, os.path.expanduser(value))  # not resolved: a symlink may move
+    return value
+
+
+def _table(file: files.ConfigFile | None) -> dict[str, object]:
+    """The file's keys as settings are named; refuses unknown ones and those said twice."""
+    found: dict[str, object] = {}
+    for written, value in (file.table if file else {}).items():
+        key = written.replace("-", "_")
+        assert file is not None
+        if key not in OPTIONS:
+            raise unknown("setting", written, OPTIONS, str(file.path))
+        if key in found:
+            raise ConfigError(f"{file.path}: {key} is said twice", hint="keep one spelling of it")
+        found[key] = value
+    return found
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", text.strip(), re.ASCII) or int(text) > 65535:
+        raise ConfigError(f"PORT: {text!r} is not a port", hint="a number from 0 to 65535")
+    return int(text)
