@@ -48,6 +48,19 @@ def check_instances(text: str) -> str:
     return text
 
 
+def check_target(text: str) -> str:
+    module, colon, attribute = text.partition(":")
+    hint = "MODULE:ATTRIBUTE, for example app:app or shop.main:application"
+    if not colon and (text.endswith(".py") or "/" in text):
+        hint = f"name the module and its attribute: {name_of(text)}:app, with --cwd for its folder"
+    elif attribute.endswith("()"):
+        hint = f"{module}:{attribute[:-2]} with --factory"
+    names = [*module.split("."), *attribute.split(".")]
+    if not all(name.isidentifier() for name in names):
+        raise Wrong(f"{text!r} is not MODULE:ATTRIBUTE", hint)
+    return text
+
+
 def check_name(text: str) -> str:
     if not _NAME.fullmatch(text):
         raise Wrong(f"{text!r} is not a name", "letters, digits, '.', '_' and '-', 64 at most")
@@ -68,7 +81,7 @@ class Settings:
 
     target: str = setting(
         "", Kind.TEXT, "The app: a module and what to take from it.",
-        begins="What runs", metavar="MODULE:ATTRIBUTE", app=True,
+        begins="What runs", metavar="MODULE:ATTRIBUTE", check=check_target, app=True,
     )  # fmt: skip
     name: str | None = setting(
         None, Kind.TEXT, "The app's name in logs and lists; made from the target if not said.",
@@ -270,6 +283,8 @@ OPTIONS: Mapping[str, Option] = {
     for item in dataclasses.fields(Settings)
     if "option" in item.metadata
 }
+
+DEFAULTS = Settings()
 
 
 def flag(key: str) -> str:

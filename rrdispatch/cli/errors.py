@@ -1,0 +1,89 @@
+"""How an error is told: ``error: …``, ``hint: …`` on stderr, and the exit code of its class.
+
+It is the one place that turns exceptions into words and codes. It knows no command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import click
+
+from rrdispatch.errors import ConfigError, Error, ReloadError, TargetError
+from rrdispatch.options import nearest
+
+INTERRUPTED = 130
+
+
+def guarded(action: Callable[[], object]) -> int:
+    """The exit code of ``action``; every expected error has been told."""
+    try:
+        result = action()
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except Error as error:
+        tell(error)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        tell(translate(error))
+        return ConfigError.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our stdout left (`| head`). Python would complain again at its own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+
+
+def tell(error: Error) -> None:
+    """What failed, the evidence if there is any, what to do: on stderr."""
+    evidence = ""
+    if isinstance(error, TargetError):
+        evidence = error.traceback
+    elif isinstance(error, ReloadError):
+        evidence = error.output
+    lines = [evidence.rstrip("\n")] if evidence.strip() else []
+    lines.append(f"error: {error.message}")
+    if error.hint:
+        lines.append(f"hint: {error.hint}")
+    say("\n".join(lines))
+
+
+def warn(message: str, hint: str = "") -> None:
+    say(f"warning: {message}" + (f"\nhint: {hint}" if hint else ""))
+
+
+def say(text: str) -> None:
+    """A line for people. A stderr that is gone or full must not stop a service."""
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (kept for the life of the process)
+
+
+def translate(error: click.ClickException) -> ConfigError:
+    """click's own errors in our words."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context else "rrdispatch"
+    hint = f"try '{path} --help'"
+    if isinstance(error, click.NoSuchOption):
+        near = nearest(error.option_name, error.possibilities or _flags(context))
+        return ConfigError(
+            f"there is no option {error.option_name}",
+            hint=f"did you mean {near}?" if near else hint,
+        )
+    if isinstance(error, click.MissingParameter) and error.param is not None:
+        return ConfigError(f"{error.param.human_readable_name} is missing", hint=hint)
+    message = error.format_message().rstrip(".")
+    return ConfigError(message[:1].lower() + message[1:], hint=hint)
+
+
+def _flags(context: click.Context | None) -> list[str]:
+    if context is None:
+        return []
+    return [flag for parameter in context.command.params for flag in parameter.opts]

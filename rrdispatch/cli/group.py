@@ -1,0 +1,56 @@
+"""The group of commands. It loads a command's file only when that command is named."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+
+import click
+
+from rrdispatch import __version__
+from rrdispatch.cli.errors import guarded
+from rrdispatch.errors import ConfigError
+from rrdispatch.options import nearest
+
+COMMANDS = {
+    "cpus": "Show how many cores there are to use, and why that many.",
+    "run": "Serve an app in the foreground, one worker per core.",
+}
+
+EPILOG = "Exit codes and what they mean: docs/exit-codes.md. Settings: docs/configuration.md."
+
+
+class Commands(click.Group):
+    """A group that knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name not in COMMANDS:
+            near = nearest(cmd_name, COMMANDS)
+            hint = f"did you mean {near}?" if near else "try 'rrdispatch --help'"
+            raise ConfigError(f"there is no command {cmd_name!r}", hint=hint)
+        module = importlib.import_module(f"rrdispatch.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands,
+    epilog=EPILOG,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", message="rrdispatch %(version)s")
+def group() -> None:
+    """Serve a Python app on every core: each new connection goes to the next worker in turn."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One command; whatever goes wrong is said in one shape."""
+    return guarded(lambda: group.main(list(arguments), "rrdispatch", standalone_mode=False))

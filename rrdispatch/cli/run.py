@@ -1,0 +1,145 @@
+"""``rrdispatch run``: this process becomes the primary, in the foreground.
+
+It gathers settings, says what is worth knowing at the start, and leaves the rest to the
+supervisor. It must not know how anything is supervised.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+
+from rrdispatch import __version__, cpus
+from rrdispatch.cli.errors import say, warn
+from rrdispatch.cli.options import SectionedCommand, said, setting_options
+from rrdispatch.errors import ConfigError
+from rrdispatch.settings import Settings, from_sources, load_env_file, load_file
+
+_EPILOG = (
+    "Each setting is also RRDISPATCH_<NAME> in the environment and a key of rrdispatch.toml or of "
+    "[tool.rrdispatch] in pyproject.toml; the command line is strongest. TIME: 0.2, 200ms, 3s, 1m."
+)
+
+
+@click.command("run", cls=SectionedCommand, epilog=_EPILOG)
+@click.argument("target", required=False)
+@click.option("--config", metavar="FILE", help="Settings file, instead of looking for one here.")
+@setting_options
+def command(config: str | None, **typed: Any) -> int:
+    """Serve TARGET (module:attribute) in the foreground until TERM or INT.
+
+    The app may be ASGI, WSGI, or serve(listener) / async def serve(listener).
+    """
+    return serve(gather(typed, os.environ, config))
+
+
+def gather(typed: Mapping[str, Any], environ: Mapping[str, str], config: str | None) -> Settings:
+    """The settings of this run; whatever can be refused is refused here, before anything starts."""
+    if config == "":
+        raise ConfigError("--config: the path is empty", hint="name a file")
+    settings = from_sources(said(typed), environ, load_file(config))
+    if not settings.target:
+        raise ConfigError(
+            "TARGET is missing: there is nothing to run",
+            hint='rrdispatch run app:app, or target = "app:app" in rrdispatch.toml',
+        )
+    if settings.cwd is not None and not os.path.isdir(settings.cwd):
+        source = settings.sources.get("cwd", "cwd")
+        raise ConfigError(f"{source}: {settings.cwd} is no folder", hint="check the path")
+    if settings.env_file is not None:
+        load_env_file(settings.env_file)
+    return settings
+
+
+def serve(settings: Settings) -> int:
+    """Be the primary of this app until the end; its exit code."""
+    from rrdispatch.cluster.supervisor import Supervisor
+
+    count = cpus.count(settings.instances, cpus.detect(), settings.sources.get("instances", ""))
+    for message, hint in warnings(settings, os.getpid()):
+        warn(message, hint)
+    talk = Talk(settings, count)
+    code: int = asyncio.run(Supervisor(settings, on_event=talk.event).run())
+    return code
+
+
+@dataclass
+class Talk:
+    """What the supervisor tells, in lines on stderr."""
+
+    settings: Settings
+    count: cpus.Count
+    began: float = field(default_factory=time.monotonic)
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        kind = event.get("event")
+        if kind == "listening":
+            self._listening(event.get("listeners", ()))
+        elif kind == "ready":
+            say(f"{self.settings.name}: ready after {time.monotonic() - self.began:.1f} s")
+        elif kind == "warning":
+            warn(str(event.get("message", "")), str(event.get("hint") or ""))
+        elif event.get("message"):
+            say(f"{self.settings.name}: {event['message']}")
+
+    def _listening(self, listeners: Sequence[Mapping[str, Any]]) -> None:
+        say(f"{self.settings.name}: {self.settings.target}, rrdispatch {__version__}")
+        scheme = "https" if self.settings.ssl_certfile else "http"
+        for listener in listeners:
+            say(f"{self.settings.name}: listening on {shown(listener, scheme)}")
+        say(f"{self.settings.name}: {self.count}")
+
+
+def shown(listener: Mapping[str, Any], scheme: str) -> str:
+    """A listener's real address, as one would type it into a client."""
+    address = listener["address"]
+    if isinstance(address, str):
+        return f"unix:{address}"
+    host, port = address[0], address[1]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def warnings(settings: Settings, pid: int) -> list[tuple[str, str]]:
+    """(what, hint) of all that works but is hardly meant."""
+    found: list[tuple[str, str]] = []
+    if pid == 1 and settings.listen and (port := _loopback_port(settings.bind)) is not None:
+        what = "listening on loopback only as process 1: nothing outside of this container connects"
+        found.append((what, f"--bind 0.0.0.0:{port}"))
+    if settings.dispatcher == "auto" and _without_compiler():
+        what = "the C dispatcher was not built; the Python one costs more CPU per connection"
+        found.append((what, "install a C compiler and reinstall, or say --dispatcher python"))
+    return found
+
+
+def _loopback_port(bind: Sequence[str]) -> int | None:
+    """The first port, if every address is a loopback one."""
+    import ipaddress
+
+    from rrdispatch.net.addresses import InetAddress, parse
+
+    ports: list[int] = []
+    for text in bind:
+        address = parse(text)
+        if not isinstance(address, InetAddress):
+            return None
+        try:
+            loopback = ipaddress.ip_address(address.host).is_loopback
+        except ValueError:
+            loopback = address.host == "localhost"
+        if not loopback:
+            return None
+        ports.append(address.port)
+    return ports[0] if ports else None
+
+
+def _without_compiler() -> bool:
+    from rrdispatch import _core
+
+    return sys.platform == "linux" and _core.dispatcher_program() is None
