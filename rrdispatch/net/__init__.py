@@ -1,0 +1,1 @@
+"""Addresses, listening sockets and channels: what connections come from and go through."""
