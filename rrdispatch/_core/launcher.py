@@ -41,6 +41,17 @@ def close_others(keep: list[int]) -> None:
     os.closerange(start, 1 << 20)
 
 
+def fill_standard(keep: list[int]) -> None:
+    """A program with one of 0, 1, 2 closed would print into the first file that it opens."""
+    for number in {0, 1, 2} - set(keep):
+        null = os.open("/dev/null", os.O_RDWR)
+        if null == number:
+            os.set_inheritable(null, True)
+        else:
+            os.dup2(null, number)
+            os.close(null)
+
+
 def watch_lifeline(fd: int) -> None:
     """SIGTERM to the whole group when the other ends of the lifeline are gone."""
     fcntl.fcntl(fd, fcntl.F_SETSIG, _signal.SIGTERM)
@@ -53,7 +64,8 @@ def become(request: dict[str, Any], report: int, at: list[int]) -> None:
     """Take each step, with its number in at[0], and become the program."""
     at[0] = FDS
     fcntl.fcntl(report, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-    close_others([*request["keep"], report])
+    fill_standard(request["keep"])
+    close_others([0, 1, 2, *request["keep"], report])
     if request["lifeline"] is not None:
         at[0] = LIFELINE
         watch_lifeline(request["lifeline"])

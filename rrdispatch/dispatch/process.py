@@ -1,0 +1,142 @@
+"""The primary's handle on a dispatcher: a process of its own, asked over one control socket.
+
+Owns the control socket and the pidfd. There is no loop inside: whoever holds the handle waits for
+``fileno()`` (messages) and ``pidfd`` (its end). It must not know what the messages mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rrdispatch import _core
+from rrdispatch._core.layout import Control, SpawnRequest
+from rrdispatch.errors import DispatcherError, ProtocolError
+
+ControlMessage = Control
+KINDS = ("c", "python")
+
+CONTROL_NUMBER = 3
+_MAIN = Path(__file__).with_name("__main__.py")
+# What the dynamic linker and the sanitizers need; a dispatcher reads no other variable.
+_PASSED_ON = ("LD_LIBRARY_PATH", "ASAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
+
+
+def default_kind() -> str:
+    """``c`` where the program was built, else ``python``."""
+    return "python" if _core.dispatcher_program() is None else "c"
+
+
+def command(kind: str) -> list[str]:
+    """Program and arguments of a dispatcher."""
+    if kind == "python":
+        # Isolated and without site: nothing of the environment or the cwd is imported into it.
+        return [sys.executable, "-I", "-S", str(_MAIN)]
+    if kind != "c":
+        raise DispatcherError(
+            f"there is no dispatcher {kind!r}", hint=f"choose one of {', '.join(KINDS)}"
+        )
+    program = _core.dispatcher_program()
+    if program is None:
+        raise DispatcherError(
+            "the C dispatcher was not built",
+            hint="install a C compiler and rrdispatch again, or use --dispatcher python",
+        )
+    return [program]
+
+
+class DispatcherHandle:
+    """One running dispatcher. Closing it ends the control socket: the dispatcher drains and ends."""
+
+    def __init__(self, kind: str, pid: int, pidfd: int, control: socket.socket) -> None:
+        self.kind = kind
+        self.pid = pid
+        self.pidfd = pidfd
+        self._control = control
+        self._sequence = 0
+
+    @classmethod
+    def start(cls, kind: str, *, nofile: tuple[int, int] | None = None) -> DispatcherHandle:
+        """Start one; its first message is STARTED. DispatcherError names the step that failed."""
+        arguments = command(kind)
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        request = SpawnRequest(
+            program=arguments[0],
+            arguments=arguments,
+            environment={k: v for k in _PASSED_ON if (v := os.environ.get(k)) is not None},
+            cwd="/",
+            fds=[(2, 2), (its.fileno(), CONTROL_NUMBER)],
+            nofile=nofile,
+        )
+        with its:
+            try:
+                pid, pidfd = _core.spawn(request)
+            except OSError as error:
+                ours.close()
+                raise DispatcherError(
+                    f"the dispatcher could not be started: {error.strerror} ({error.filename})"
+                ) from error
+        ours.setblocking(False)
+        return cls(kind, pid, pidfd, ours)
+
+    def fileno(self) -> int:
+        """The control socket, to wait on; -1 after close."""
+        return self._control.fileno()
+
+    def request(
+        self,
+        kind: int,
+        *,
+        worker: int = 0,
+        listener: int = 0,
+        values: Sequence[int] = (),
+        fds: Sequence[int] = (),
+    ) -> int:
+        """Send a request; its answer carries the number returned. The fds stay the caller's."""
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        message = Control(int(kind), self._sequence, 0, worker, listener, tuple(values)).pack()
+        try:
+            _core.control_send(self.fileno(), message, fds)
+        except BlockingIOError as error:
+            raise DispatcherError("the dispatcher does not read its requests") from error
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET, errno.ECONNREFUSED, errno.EBADF):
+                raise
+            raise DispatcherError("the dispatcher is gone") from error
+        return self._sequence
+
+    def receive(self) -> list[ControlMessage]:
+        """Every answer and event that waits, [] if none; EOFError when the dispatcher is gone."""
+        messages: list[ControlMessage] = []
+        while True:
+            try:
+                received = _core.control_receive(self.fileno())
+            except BlockingIOError:
+                return messages
+            except ConnectionResetError:
+                # It ended with requests unread; what it said before comes first.
+                received = None
+            if received is None:
+                if messages:
+                    return messages
+                raise EOFError("the dispatcher is gone")
+            messages.append(_parse(*received))
+
+    def close(self) -> None:
+        """Close the control socket and the pidfd; a second close does nothing."""
+        self._control.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
+
+
+def _parse(data: bytes, fds: list[int]) -> ControlMessage:
+    for fd in fds:
+        os.close(fd)
+    if len(data) != 120 or fds:
+        raise ProtocolError(f"the dispatcher sent {len(data)} bytes with {len(fds)} descriptors")
+    return Control.unpack(data)
