@@ -163,8 +163,8 @@ def _check_limits(option: Option, number: float) -> None:
 def limits(option: Option) -> str:
     """The range in words: "1 to 69", "at least 0", or nothing."""
     if option.minimum is not None and option.maximum is not None:
-        return f"{option.minimum:g} to {option.maximum:g}"
-    return f"at least {option.minimum:g}" if option.minimum is not None else ""
+        return f"{option.minimum} to {option.maximum}"
+    return f"at least {option.minimum}" if option.minimum is not None else ""
 
 
 def _read_switch(_option: Option, value: object) -> bool:

@@ -56,7 +56,7 @@ def check_target(text: str) -> str:
     elif attribute.endswith("()"):
         hint = f"{module}:{attribute[:-2]} with --factory"
     names = [*module.split("."), *attribute.split(".")]
-    if not all(name.isidentifier() for name in names):
+    if text and not all(name.isidentifier() for name in names):
         raise Wrong(f"{text!r} is not MODULE:ATTRIBUTE", hint)
     return text
 

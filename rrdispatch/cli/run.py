@@ -6,7 +6,6 @@ supervisor. It must not know how anything is supervised.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 import time
@@ -60,6 +59,8 @@ def gather(typed: Mapping[str, Any], environ: Mapping[str, str], config: str | N
 
 def serve(settings: Settings) -> int:
     """Be the primary of this app until the end; its exit code."""
+    import asyncio
+
     from rrdispatch.cluster.supervisor import Supervisor
 
     count = cpus.count(settings.instances, cpus.detect(), settings.sources.get("instances", ""))

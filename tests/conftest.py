@@ -1,0 +1,22 @@
+"""Small fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+
+# No deadline: a busy machine is no failure. No database: a run leaves nothing behind.
+hypothesis.settings.register_profile("bounded", deadline=None, max_examples=100, database=None)
+hypothesis.settings.load_profile("bounded")
+
+_FOREIGN = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees settings of the shell that started it; RRDISPATCH_PURE is meant for tests."""
+    for name in list(os.environ):
+        if name in _FOREIGN or (name.startswith("RRDISPATCH_") and name != "RRDISPATCH_PURE"):
+            monkeypatch.delenv(name)
