@@ -1,0 +1,34 @@
+"""rrdispatch for asyncio: servers over a worker's listeners, and the Cluster with ``await``.
+
+Names are loaded when they are first used: a worker needs no cluster, an embedding service no
+listeners.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rrdispatch.worker.streams import create_server, start_server
+
+__all__ = ["create_server", "start_server"]
+
+_PLACES = {
+    "create_server": "rrdispatch.worker.streams",
+    "start_server": "rrdispatch.worker.streams",
+}
+
+
+def __getattr__(name: str) -> Any:
+    place = _PLACES.get(name)
+    if place is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(place), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_PLACES)
