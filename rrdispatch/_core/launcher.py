@@ -35,8 +35,9 @@ def read_request(report: int) -> dict[str, Any]:
 def close_others(keep: list[int]) -> None:
     """Close every descriptor that is not in `keep`."""
     start = 0
-    for fd in sorted(keep):
-        os.closerange(start, fd)
+    for fd in sorted(set(keep)):
+        if fd > start:  # closerange(0, 0) would close everything
+            os.closerange(start, fd)
         start = fd + 1
     os.closerange(start, 1 << 20)
 

@@ -50,7 +50,7 @@ def command(kind: str) -> list[str]:
 
 
 class DispatcherHandle:
-    """One running dispatcher. Closing it ends the control socket: the dispatcher drains and ends."""
+    """One running dispatcher. Closing it ends the control socket: it drains and ends."""
 
     def __init__(self, kind: str, pid: int, pidfd: int, control: socket.socket) -> None:
         self.kind = kind
