@@ -1,0 +1,1 @@
+"""The tests; a package so that `tests.harness` is found from everywhere in it."""
