@@ -1,0 +1,104 @@
+"""Promise 1: every policy gives each worker its share, by both dispatchers, on every socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tests.acceptance.conftest import Show
+from tests.harness.clusters import address, cluster
+from tests.harness.load import run_load
+from tests.harness.records import Plan, Tally
+from tests.harness.servers import Service
+from tests.harness.sizes import FULL
+
+pytestmark = pytest.mark.slow
+
+WORKERS, CONNECTIONS = 4, 400
+SHARE = CONNECTIONS // WORKERS
+POLICIES = ["round-robin", "strict", "least-connections"]
+DISPATCHERS = ["c", "python"]
+INTERFACES = ["asgi", "wsgi", "serve", "aserve"] if FULL else ["asgi"]
+
+
+def deviation(counts: Iterable[int]) -> int:
+    """How far the worker that is farthest off is from an even share."""
+    return max(abs(count - SHARE) for count in counts)
+
+
+def counts(tally: Tally) -> list[int]:
+    split = tally.split()
+    return [split[slot] for slot in range(WORKERS)]
+
+
+def assert_even(tally: Tally, most: int) -> list[int]:
+    assert len(tally.ok) == CONNECTIONS, str(tally)
+    assert sorted(tally.split()) == list(range(WORKERS))
+    assert deviation(counts(tally)) <= most, counts(tally)
+    return counts(tally)
+
+
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("policy", POLICIES)
+def test_one_after_another(
+    policy: str, dispatcher: str, interface: str, tmp_path: Path, show: Show
+) -> None:
+    options = ["-i", str(WORKERS), "--policy", policy, "--dispatcher", dispatcher]
+    bind = ["127.0.0.1:0", "[::1]:0", f"unix:{tmp_path}/socket"]
+    with Service(f"probe:{interface}", *options, bind=bind) as service:
+        splits = []
+        for where in service.addresses:
+            tally = run_load(Plan(where, "closed", count=CONNECTIONS))
+            splits.append("/".join(str(count) for count in assert_even(tally, 1)))
+    what = f"{policy}, {dispatcher}, {interface}, 400 one after another"
+    named = zip(["v4", "v6", "unix"], splits, strict=True)
+    show("1", what, "  ".join(f"{name} {split}" for name, split in named))
+
+
+@pytest.mark.parametrize("family", ["127.0.0.1:0", "[::1]:0", "unix"])
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+def test_one_address_alone(family: str, dispatcher: str, tmp_path: Path) -> None:
+    bind = f"unix:{tmp_path}/socket" if family == "unix" else family
+    options = ["-i", str(WORKERS), "--dispatcher", dispatcher]
+    with Service("probe:serve", *options, bind=[bind]) as service:
+        assert_even(run_load(Plan(service.address, "closed", count=CONNECTIONS)), 1)
+
+
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+def test_strict_turn_at_concurrency_40(dispatcher: str, show: Show) -> None:
+    with cluster("probe:asgi", policy="strict", dispatcher=dispatcher) as running:
+        before = picks(running.stats())
+        plan = Plan(address(running), "closed", count=CONNECTIONS, concurrency=40)
+        tally = run_load(plan)
+        after = picks(running.stats())
+    assert len(tally.ok) == CONNECTIONS, str(tally)
+    picked = [after[slot] - before[slot] for slot in range(WORKERS)]
+    show("1", f"strict, {dispatcher}, concurrency 40, picks", str(picked))
+    assert sum(picked) == CONNECTIONS
+    assert deviation(picked) <= 1
+
+
+def picks(stats: dict[str, object]) -> dict[int, int]:
+    """How often the policy chose each slot's worker; moves afterwards don't change it."""
+    rows = stats["workers"]
+    assert isinstance(rows, list)
+    return {row["slot"]: row["picks"] for row in rows}
+
+
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+def test_round_robin_at_concurrency_40(interface: str, dispatcher: str, show: Show) -> None:
+    options = ["-i", str(WORKERS), "--dispatcher", dispatcher]
+    with Service(f"probe:{interface}", *options) as service:
+        plan = Plan(service.address, "closed", count=CONNECTIONS, concurrency=40)
+        tallies = [run_load(plan) for _ in range(5)]
+    assert all(len(tally.ok) == CONNECTIONS for tally in tallies)
+    deviations = [deviation(counts(tally)) for tally in tallies]
+    what = f"round-robin, {dispatcher}, {interface}, concurrency 40, 5 runs"
+    last = counts(tallies[-1])
+    show("1", what, f"deviations {deviations}, median {median(deviations)}; last {last}")
+    assert median(deviations) <= 5

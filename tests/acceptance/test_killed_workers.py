@@ -1,0 +1,71 @@
+"""Promise 4: workers killed every 200 ms; what fails was inside a killed worker."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import pytest
+
+from rrdispatch import Cluster
+from tests.acceptance.conftest import Show
+from tests.harness import processes
+from tests.harness.clusters import address, cluster, worker_pids
+from tests.harness.journal import Journal
+from tests.harness.load import Load
+from tests.harness.records import Plan, quantile
+from tests.harness.sizes import FULL, size
+
+pytestmark = pytest.mark.slow
+
+SECONDS = size(6.0, 20.0)
+EVERY = 0.2
+RATE = 200.0
+KINDS = ["serve", "wsgi", "asgi", "aserve"] if FULL else ["serve", "wsgi", "asgi"]
+DISPATCHERS = ["c", "python"] if FULL else ["c"]
+
+
+def kill_for(seconds: float, running: Cluster, seed: int) -> list[int]:
+    """Kill a random serving worker every 200 ms; their pids."""
+    choose = random.Random(seed)
+    killed: list[int] = []
+    pace = threading.Event()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        begin = time.monotonic()
+        serving = [pid for pid in worker_pids(running).values() if pid not in killed]
+        if serving:
+            pid = choose.choice(serving)
+            processes.kill(pid)
+            killed.append(pid)
+        pace.wait(max(0.0, begin + EVERY - time.monotonic()))
+    return killed
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kill_every_200_ms(kind: str, dispatcher: str, journal: Journal, show: Show) -> None:
+    with cluster(
+        f"probe:{kind}", dispatcher=dispatcher, env=journal.env, max_restarts=0, threads=1
+    ) as running:
+        with Load(Plan(address(running), rate=RATE, path="/sleep/2")) as load:
+            load.wait_more(10)
+            killed = kill_for(SECONDS, running, seed=1)
+            load.wait_more(50)
+            tally = load.stop()
+        stats = running.stats()
+    held, others = journal.inside(tally.failed)
+    latencies = [each.latency_ms for each in tally.ok]
+    show(
+        "4",
+        f"SIGKILL every 200 ms for {SECONDS:.0f} s, {kind}, {dispatcher}",
+        f"{len(killed)} kills, {len(tally.records)} requests, {len(tally.failed)} failed, "
+        f"{len(held)} of them inside the killed worker; moved {stats['moved']}; "
+        f"p99 {quantile(latencies, 0.99):.0f} ms, latest {max(latencies):.0f} ms",
+    )
+    assert not others, f"failed, but inside no worker: {others}"
+    assert set(held.values()) <= set(killed)
+    assert not {"refused", "timeout", "status"} & set(tally.outcomes())
+    assert len(killed) >= 0.5 * SECONDS / EVERY

@@ -1,0 +1,166 @@
+"""Promise 5: reloads lose nothing; a reload onto broken code changes nothing and says why."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rrdispatch.errors import ReloadError
+from tests.acceptance.conftest import Show
+from tests.harness.clusters import address, cluster
+from tests.harness.load import Load
+from tests.harness.records import Plan, Tally
+from tests.harness.servers import APPS, Service
+from tests.harness.sizes import size
+
+pytestmark = pytest.mark.slow
+
+RELOADS = size(3, 20)
+RATE = 300.0
+PATH = "/sleep/100"
+
+
+class App:
+    """A copy of the probe app that a test may change as a deploy does."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for path in APPS.iterdir():
+            if path.is_file():
+                shutil.copy(path, directory)
+        self.source = (directory / "probe.py").read_text()
+
+    def deploy(self, version: str, addition: str = "") -> None:
+        (self.directory / "probe.py").write_text(self.source + addition)
+        (self.directory / "version").write_text(version)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    directory = tmp_path / "app"
+    directory.mkdir()
+    return App(directory)
+
+
+class Traffic:
+    """300/s with a connection each, and 10 keep-alive clients that honour ``Connection: close``."""
+
+    def __init__(self, where: str, path: str = PATH) -> None:
+        self.stack = ExitStack()
+        each = self.stack.enter_context(Load(Plan(where, rate=RATE, path=path)))
+        plan = Plan(where, "keepalive", concurrency=10, rate=5.0, path=path)
+        self.loads = [each, self.stack.enter_context(Load(plan))]
+
+    def __enter__(self) -> Traffic:
+        self.loads[0].wait_more(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def more(self) -> None:
+        self.loads[0].wait_more(30)
+
+    def stop(self) -> Tally:
+        return Tally([record for load in self.loads for record in load.stop().records])
+
+
+def versions(tally: Tally) -> list[str]:
+    return sorted({each.version for each in tally.ok})
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("kind", ["asgi"])
+def test_reloads_under_load(kind: str, app: App, show: Show) -> None:
+    with (
+        cluster(f"probe:{kind}", cwd=app.directory, probation=0.2) as running,
+        Traffic(address(running)) as traffic,
+    ):
+        first = running.stats()["generation"]
+        for number in range(RELOADS):
+            app.deploy(f"v{number}")
+            running.reload()
+        traffic.more()
+        tally = traffic.stop()
+        generations = running.stats()["generation"] - first
+    text = f"{tally}; {len(versions(tally))} versions"
+    show("5", f"{RELOADS} reloads, {kind}, 300/s + 10 keep-alive", text)
+    assert not tally.failed, tally.failed[:5]
+    assert generations == RELOADS
+    assert max(tally.ok, key=lambda each: each.intended).version == f"v{RELOADS - 1}"
+
+
+def test_reload_by_sighup(app: App, show: Show) -> None:
+    options = ["-i", "4", "--probation", "0.2"]
+    with (
+        Service("probe:asgi", *options, cwd=app.directory) as service,
+        Traffic(service.address) as traffic,
+    ):
+        app.deploy("v2")
+        service.send_signal(signal.SIGHUP)
+        load = traffic.loads[0]
+        load.wait_for(lambda records: {each.version for each in records[-50:]} == {"v2"})
+        tally = traffic.stop()
+    show("5", "reload by SIGHUP, asgi, 300/s + 10 keep-alive", str(tally))
+    assert not tally.failed, tally.failed[:5]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Code that a deploy went wrong with, and a word of the worker's last output."""
+
+    name: str
+    addition: str
+    said: str
+    path: str = PATH
+
+
+BROKEN = [
+    Broken("raises at import", "\nraise RuntimeError('no database')\n", "no database"),
+    Broken("exits at boot", "\nimport sys\nprint('bad setting')\nsys.exit(7)\n", "bad setting"),
+    Broken("is never ready", """
+print("waits for ever", flush=True)
+
+async def lifespan(receive, send):
+    await asyncio.Event().wait()
+""", "waits for ever"),
+    Broken("exits after its 10th answer", """
+_whole, _answers = asgi, 0
+
+async def asgi(scope, receive, send):
+    global _answers
+    await _whole(scope, receive, send)
+    if scope["type"] == "http":
+        _answers += 1
+        if _answers == 10:
+            print("goodbye", flush=True)
+            os._exit(9)
+""", "goodbye", "/"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda each: each.name.replace(" ", "-"))
+def test_broken_reload(broken: Broken, app: App, show: Show) -> None:
+    settings = {"probation": 1.0, "ready_timeout": 2.0}
+    with (
+        cluster("probe:asgi", cwd=app.directory, **settings) as running,
+        Traffic(address(running), broken.path) as traffic,
+    ):
+        app.deploy("broken", broken.addition)
+        with pytest.raises(ReloadError) as caught:
+            running.reload()
+        since = time.monotonic_ns()
+        traffic.more()
+        tally = traffic.stop()
+    after = Tally([each for each in tally.records if each.intended > since])
+    show("5", f"reload onto code that {broken.name}", f"{tally}; {versions(after)} serves")
+    assert not tally.failed, tally.failed[:5]
+    assert versions(after) == ["v1"]
+    assert broken.said in caught.value.output
+    assert caught.value.exit_code != 0

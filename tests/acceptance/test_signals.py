@@ -1,0 +1,146 @@
+"""What each signal to ``rrdispatch run`` does; no death of the primary leaves an orphan."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from tests.acceptance.conftest import Show
+from tests.harness import processes
+from tests.harness.load import load_beside, run_load
+from tests.harness.records import EOF, OK, REFUSED, RESET, Plan
+from tests.harness.servers import Service, wait_until
+
+pytestmark = pytest.mark.slow
+
+KINDS = ["asgi", "wsgi", "serve"]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+@pytest.mark.parametrize("kind", KINDS)
+def test_drains_and_exits_0(kind: str, signum: signal.Signals, show: Show) -> None:
+    with Service(f"probe:{kind}", "-i", "2", "--threads", "1") as service:
+        load = load_beside(service, Plan(service.address, count=2, path="/block/700"))
+        _wait_busy(service, 2)
+        assert service.stop(signum) == 0
+        tally = load.finish()
+    show("6", f"{signum.name} with 2 requests at work, {kind}", str(tally))
+    assert len(tally.ok) == 2
+
+
+def _wait_busy(service: Service, number: int) -> None:
+    """Until the service's listener has accepted so many connections that are still open."""
+    port = int(service.address.rpartition(":")[2])
+    wait_until(lambda: processes.connections(port) >= number, 10.0, f"{number} connections")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
+def test_a_second_one_ends_now(signum: signal.Signals) -> None:
+    with Service("probe:asgi", "-i", "2") as service:
+        load_beside(service, Plan(service.address, count=2, path="/sleep/20000"))
+        _wait_busy(service, 2)
+        service.processes()
+        service.send_signal(signum)
+        service.output.wait("(?i)drain|stopping|second", 10.0)
+        began = time.monotonic()
+        service.send_signal(signum)
+        service.wait(5.0)
+        assert time.monotonic() - began < 5.0
+        service.assert_nothing_left()
+
+
+def test_quit_ends_now() -> None:
+    with Service("probe:asgi", "-i", "2") as service:
+        load_beside(service, Plan(service.address, count=2, path="/sleep/20000"))
+        _wait_busy(service, 2)
+        service.processes()
+        service.send_signal(signal.SIGQUIT)
+        service.wait(5.0)
+        service.assert_nothing_left()
+
+
+def test_ttin_and_ttou_scale(show: Show) -> None:
+    with Service("probe:serve", "-i", "2") as service:
+        load = load_beside(service, Plan(service.address, rate=100.0))
+        service.send_signal(signal.SIGTTIN)
+        load.wait_for(lambda records: {each.slot for each in records} == {0, 1, 2})
+        service.send_signal(signal.SIGTTOU)
+        service.wait_workers(lambda workers: set(workers) == {0, 1})
+        load.wait_more(20)
+        tally = load.stop()
+    show("6", "TTIN and TTOU under 100/s", str(tally))
+    assert not tally.failed
+
+
+@pytest.mark.parametrize("dispatcher", ["c", "python"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_primary_killed(kind: str, dispatcher: str, show: Show) -> None:
+    """What was accepted is answered; then everything ends by itself."""
+    options = ["-i", "2", "--dispatcher", dispatcher]
+    with Service(f"probe:{kind}", *options) as service:
+        slow = load_beside(service, Plan(service.address, count=2, path="/block/500"))
+        load = load_beside(service, Plan(service.address, rate=100.0))
+        load.wait_more(20)
+        service.processes()
+        processes.kill(service.pid)
+        service.wait(5.0)
+        load.wait_for(lambda records: {each.outcome for each in records[-10:]} == {REFUSED})
+        tally, held = load.stop(), slow.finish()
+        service.assert_nothing_left(10.0)
+    show("6", f"primary killed, {kind}, {dispatcher}", f"{tally}; at work {held}")
+    assert len(held.ok) == 2
+    assert set(tally.outcomes()) <= {OK, REFUSED}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_primary_and_dispatcher_killed(kind: str, show: Show) -> None:
+    """The lifelines end the workers: nothing is left."""
+    with Service(f"probe:{kind}", "-i", "2") as service:
+        slow = load_beside(service, Plan(service.address, count=2, path="/block/500"))
+        _wait_busy(service, 2)
+        workers = set(service.workers().values())
+        for each in service.processes():
+            if each.pid not in workers:
+                processes.kill(each.pid)
+        service.wait(5.0)
+        held = slow.finish()
+        service.assert_nothing_left(10.0)
+    show("6", f"primary, dispatcher and logger killed, {kind}", f"at work {held}")
+    assert set(held.outcomes()) <= {OK, EOF, RESET}
+    if kind != "serve":
+        assert len(held.ok) == 2
+
+
+@pytest.mark.parametrize("dispatcher", ["c", "python"])
+def test_dispatcher_killed(dispatcher: str, show: Show) -> None:
+    """Another one takes over; at most what was between accept and send is lost."""
+    with Service("probe:asgi", "-i", "2", "--dispatcher", dispatcher) as service:
+        load = load_beside(service, Plan(service.address, rate=200.0))
+        for _ in range(3):
+            load.wait_more(40)
+            before = set(service.processes())
+            processes.kill(_dispatcher(service))
+            load.wait_more(40)
+            assert set(service.processes()) != before
+        tally = load.stop()
+    show("6", f"dispatcher killed 3 times, {dispatcher}", str(tally))
+    assert len(tally.failed) <= 1
+    assert REFUSED not in tally.outcomes()
+
+
+def _dispatcher(service: Service) -> int:
+    for each in service.processes():
+        if "dispatch" in " ".join(processes.command(each.pid)[:3]) and each.pid != service.pid:
+            environment = processes.environment(each.pid)
+            if "RRDISPATCH_SLOT" not in environment:
+                return each.pid
+    raise AssertionError("there is no dispatcher")
+
+
+def test_two_services_side_by_side() -> None:
+    with Service("probe:asgi", "-i", "2") as one, Service("probe:wsgi", "-i", "2") as other:
+        for service in (one, other):
+            tally = run_load(Plan(service.address, "closed", count=20))
+            assert set(tally.by_pid()) == set(service.workers().values())
