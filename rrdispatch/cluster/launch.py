@@ -1,0 +1,83 @@
+"""What a generation runs with: interpreter, folder, environment; resolved once per generation.
+
+With releases deployed by a symlink, a respawn after a rollback so runs the old release. Owns the
+search for the interpreter; starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rrdispatch.errors import ConfigError
+from rrdispatch.settings import Settings, load_env_file
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the primary was started with."""
+
+    cwd: str  # as it was typed: a symlink in it is followed anew by each generation
+    environ: Mapping[str, str]
+
+    @classmethod
+    def here(cls) -> Origin:
+        """This process' own."""
+        cwd, typed = os.getcwd(), os.environ.get("PWD", "")
+        if os.path.isabs(typed) and os.path.realpath(typed) == os.path.realpath(cwd):
+            cwd = typed
+        return cls(cwd, dict(os.environ))
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One generation's facts."""
+
+    settings: Settings
+    python: str
+    cwd: str
+    environment: Mapping[str, str]
+
+
+def resolve(settings: Settings, origin: Origin) -> Launch:
+    """The facts of this moment; ConfigError if they cannot be had."""
+    cwd = os.path.realpath(os.path.join(origin.cwd, settings.cwd or ""))
+    if not os.path.isdir(cwd):
+        raise ConfigError(f"cwd: {cwd} is no folder", hint="check the path, or the symlink in it")
+    python = _interpreter(settings, origin, cwd)
+    # Only the folder is resolved: following a virtualenv's python itself would lead out of it.
+    folder, name = os.path.split(python)
+    return Launch(
+        settings, os.path.join(os.path.realpath(folder), name), cwd, _environment(settings, origin)
+    )
+
+
+def _interpreter(settings: Settings, origin: Origin, cwd: str) -> str:
+    if settings.python:
+        found = shutil.which(settings.python, path=origin.environ.get("PATH"))
+        if found is None:
+            raise ConfigError(
+                f"python: {settings.python} is not a program", hint="name an interpreter's path"
+            )
+        return os.path.abspath(found)
+    active = origin.environ.get("VIRTUAL_ENV")
+    for venv in (active, os.path.join(cwd, ".venv")):
+        if venv and os.access(python := os.path.join(venv, "bin", "python"), os.X_OK):
+            return python
+    return sys.executable
+
+
+def _environment(settings: Settings, origin: Origin) -> dict[str, str]:
+    """The primary's own, then env_file's, then env's; but not what the primary itself was told."""
+    environment = {
+        key: value for key, value in origin.environ.items() if not key.startswith("RRDISPATCH_")
+    }
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    if settings.env_file is not None:
+        environment.update(load_env_file(Path(settings.env_file)))
+    environment.update(settings.env)
+    return environment

@@ -1,0 +1,239 @@
+"""The logger, a process of its own: reads the workers' output and writes it, a prefix per line.
+
+Run by path with ``-I -S``: it uses the standard library only and imports nothing of rrdispatch.
+It keeps the last lines of each worker for error reports. It must not know what a worker is.
+
+Control, a SEQPACKET socket with JSON messages: ``{"add": id, "prefix": text}`` with two fds
+(stdout and stderr of the worker); ``{"tail": id, "wait": seconds}`` is answered by
+``{"tail": id, "lines": [...]}`` when both are at their end, or after ``wait``; ``{"forget": id}``.
+It tells ``{"ended": id}``. It exits when the control is closed and every pipe is at its end.
+"""
+
+from __future__ import annotations
+
+import array
+import collections
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+KEPT = 50  # lines per worker
+MOST_LINE = 64 * 1024
+MOST_TAIL = 24 * 1024
+CHUNK = 64 * 1024
+PIECE = 4096  # PIPE_BUF: a pipe that polls writable takes so much without blocking
+HIGH = 1 << 20  # bytes waiting for a slow reader before the pipes are left alone
+PATIENCE = 1.0  # then so long without progress before lines are dropped
+
+
+class Sink:
+    """One of our own outputs. A reader that is gone or asleep must not stop the workers."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.waiting = bytearray()
+        self.broken = False
+        self.dropped = 0
+        self.progress = time.monotonic()
+
+    def put(self, line: bytes) -> None:
+        if self.broken or (self.full and self.stuck):
+            self.dropped += 1
+            return
+        if not self.waiting:
+            self.progress = time.monotonic()
+        if self.dropped and not self.full:
+            self.waiting += b"rrdispatch: %d lines dropped: nobody read them\n" % self.dropped
+            self.dropped = 0
+        self.waiting += line
+
+    @property
+    def full(self) -> bool:
+        return len(self.waiting) >= HIGH
+
+    @property
+    def stuck(self) -> bool:
+        return time.monotonic() - self.progress > PATIENCE
+
+    def write(self) -> None:
+        """One piece; called when the output polls writable."""
+        try:
+            done = os.write(self.fd, self.waiting[:PIECE])
+        except BlockingIOError:
+            return
+        except OSError:  # EPIPE, EIO, ENOSPC: nobody to tell, and the service goes on
+            self.broken = True
+            self.dropped += self.waiting.count(b"\n")
+            self.waiting.clear()
+            return
+        del self.waiting[:done]
+        self.progress = time.monotonic()
+
+
+class Source:
+    """One pipe of one worker."""
+
+    def __init__(self, fd: int, worker: Worker, sink: Sink) -> None:
+        self.fd = fd
+        self.worker = worker
+        self.sink = sink
+        self.part = b""
+
+    def read(self) -> bool:
+        """Takes what is there; False at the end."""
+        try:
+            data = os.read(self.fd, CHUNK)
+        except InterruptedError:
+            return True
+        lines = (self.part + data).split(b"\n")
+        self.part = lines.pop()
+        for line in lines:
+            self._line(line)
+        if self.part and (not data or len(self.part) >= MOST_LINE):
+            self._line(self.part)
+            self.part = b""
+        return bool(data)
+
+    def _line(self, line: bytes) -> None:
+        self.worker.last.append(line[:4096])
+        self.sink.put(self.worker.prefix + line + b"\n")
+
+
+class Worker:
+    """What is known of one worker's output."""
+
+    def __init__(self, number: int, prefix: str) -> None:
+        self.number = number
+        self.prefix = prefix.encode() + b" | "
+        self.last: collections.deque[bytes] = collections.deque(maxlen=KEPT)
+        self.open = 0
+        self.tail_by: float | None = None
+
+    def tail(self) -> list[str]:
+        """The last lines, the oldest ones left out first if they are too long."""
+        lines: list[str] = []
+        room = MOST_TAIL
+        for line in reversed(self.last):
+            room -= len(line)
+            if room < 0:
+                break
+            lines.append(line.decode(errors="replace"))
+        return lines[::-1]
+
+
+class Logger:
+    """The loop."""
+
+    def __init__(self, control: socket.socket, out: int = 1, err: int = 2) -> None:
+        self.control: socket.socket | None = control
+        self.sinks = (Sink(out), Sink(err))
+        self.sources: dict[int, Source] = {}
+        self.workers: dict[int, Worker] = {}
+
+    def run(self) -> None:
+        while self.control is not None or self.sources or any(s.waiting for s in self.sinks):
+            self._once()
+
+    def _once(self) -> None:
+        poll = select.poll()
+        if self.control is not None:
+            poll.register(self.control, select.POLLIN)
+        for sink in self.sinks:
+            if sink.waiting:
+                poll.register(sink.fd, select.POLLOUT)
+        paused = [sink for sink in self.sinks if sink.full and not sink.stuck]
+        for source in self.sources.values():
+            if source.sink not in paused:
+                poll.register(source.fd, select.POLLIN)
+        for fd, _ in poll.poll(self._patience(bool(paused))):
+            self._serve(fd)
+        now = time.monotonic()
+        for worker in list(self.workers.values()):
+            if worker.tail_by is not None and (not worker.open or now >= worker.tail_by):
+                self._tell({"tail": worker.number, "lines": worker.tail()})
+                worker.tail_by = None
+
+    def _patience(self, paused: bool) -> float | None:
+        """Milliseconds."""
+        ends = [worker.tail_by for worker in self.workers.values() if worker.tail_by is not None]
+        if paused:
+            ends.append(time.monotonic() + 0.1)
+        return max(0.0, min(ends) - time.monotonic()) * 1000 + 1 if ends else None
+
+    def _serve(self, fd: int) -> None:
+        if self.control is not None and fd == self.control.fileno():
+            self._command()
+            return
+        for sink in self.sinks:
+            if fd == sink.fd and sink.waiting:
+                sink.write()
+                return
+        source = self.sources.get(fd)
+        if source is not None and not source.read():
+            del self.sources[fd]
+            os.close(fd)
+            source.worker.open -= 1
+            if not source.worker.open:
+                self._tell({"ended": source.worker.number})
+
+    def _command(self) -> None:
+        assert self.control is not None
+        data, fds = receive(self.control)
+        if not data:
+            self.control.close()
+            self.control = None
+            return
+        told = json.loads(data)
+        if "add" in told:
+            self._add(int(told["add"]), str(told["prefix"]), fds)
+        elif "tail" in told:
+            worker = self.workers.setdefault(int(told["tail"]), Worker(int(told["tail"]), ""))
+            worker.tail_by = time.monotonic() + float(told["wait"])
+        elif "forget" in told:
+            self.workers.pop(int(told["forget"]), None)
+
+    def _add(self, number: int, prefix: str, fds: list[int]) -> None:
+        worker = self.workers[number] = Worker(number, prefix)
+        for fd, sink in zip(fds, self.sinks, strict=False):
+            self.sources[fd] = Source(fd, worker, sink)
+            worker.open += 1
+
+    def _tell(self, told: dict[str, object]) -> None:
+        if self.control is None:
+            return
+        try:
+            self.control.send(json.dumps(told).encode(), socket.MSG_DONTWAIT)
+        except OSError:
+            # The primary is gone, or does not read: it can ask again.
+            return
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One message and its fds; no bytes at the end."""
+    fds = array.array("i")
+    try:
+        data, ancillary, _, _ = control.recvmsg(
+            65536, socket.CMSG_SPACE(2 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
+    except OSError:
+        return b"", []
+    for level, kind, value in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(value[: len(value) - len(value) % fds.itemsize])
+    return data, fds.tolist()
+
+
+def main() -> None:
+    """The control is fd 3. Signals to the group of a terminal are not for us: the end is EOF."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    Logger(socket.socket(fileno=3)).run()
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

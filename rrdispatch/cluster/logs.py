@@ -1,0 +1,157 @@
+"""The primary's side of the logger process: gives it pipes, asks for last lines, replaces it.
+
+The primary keeps a duplicate of every read end (in the WorkerHandle), so that a dead logger loses
+no more than it had read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from rrdispatch import _core
+from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.cluster.handle import WorkerHandle
+
+PROGRAM = str(Path(__file__).with_name("logger.py"))
+LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
+
+
+class Logs:
+    """One logger at a time, as long as the service runs."""
+
+    def __init__(self, name: str, on_replaced: Callable[[], None]) -> None:
+        self._name = name
+        self._on_replaced = on_replaced
+        self._loop = asyncio.get_running_loop()
+        self._handles: dict[int, WorkerHandle] = {}
+        self._tails: dict[int, asyncio.Future[list[str]]] = {}
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+        self.pid = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        arguments = [sys.executable, "-I", "-S", PROGRAM]
+        request = SpawnRequest(
+            program=sys.executable,
+            arguments=arguments,
+            environment=_own_environment(),
+            cwd="/",
+            fds=[(1, 1), (2, 2), (far.fileno(), 3)],
+        )
+        with far:
+            self.pid, self._pidfd = _core.spawn(request)
+        self._loop.add_reader(self._control, self._readable)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    def add(self, handle: WorkerHandle) -> None:
+        """From now on its output is written."""
+        self._handles[handle.id] = handle
+        self._give(handle)
+
+    def _give(self, handle: WorkerHandle) -> None:
+        if handle.stdout >= 0:
+            told = {"add": handle.id, "prefix": f"{self._name}.{handle.slot}"}
+            self._tell(told, [handle.stdout, handle.stderr])
+
+    async def tail(self, worker: int, wait: float = 1.0) -> str:
+        """Its last lines, after its end if that comes within ``wait``."""
+        future = self._tails.get(worker)
+        if future is None:
+            future = self._tails[worker] = self._loop.create_future()
+            self._tell({"tail": worker, "wait": wait})
+        lines: list[str] = []
+        with suppress(asyncio.TimeoutError):
+            lines = await asyncio.wait_for(asyncio.shield(future), wait + 1.0)
+        return "\n".join(lines)
+
+    def forget(self, handle: WorkerHandle) -> None:
+        """Nobody will ask for its lines any more. Its pipes are read to their end all the same."""
+        self._handles.pop(handle.id, None)
+        self._tails.pop(handle.id, None)
+        self._tell({"forget": handle.id})
+
+    def _tell(self, told: Mapping[str, object], fds: list[int] | None = None) -> None:
+        try:
+            socket.send_fds(self._control, [json.dumps(told).encode()], fds or [])
+        except BlockingIOError:
+            self._kill()  # it reads nothing any more: its end is seen, and another one is started
+        except OSError:
+            return  # it is gone: its pidfd tells
+
+    def _readable(self) -> None:
+        try:
+            data = self._control.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control)
+            return
+        told = json.loads(data)
+        if "tail" in told:
+            future = self._tails.pop(int(told["tail"]), None)
+            if future is not None and not future.done():
+                future.set_result(list(told["lines"]))
+        elif "ended" in told:
+            handle = self._handles.get(int(told["ended"]))
+            if handle is not None:
+                handle.close_pipes()
+
+    def _kill(self) -> None:
+        signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    def _exited(self) -> None:
+        if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG) is None:
+            return
+        self._release()
+        if self._closing:
+            self._ended.set_result(None)
+            return
+        tails = list(self._tails)
+        self._start()
+        for handle in self._handles.values():
+            self._give(handle)
+        for worker in tails:
+            self._tell({"tail": worker, "wait": 0.2})
+        self._on_replaced()
+
+    def _release(self) -> None:
+        self._loop.remove_reader(self._control)
+        self._loop.remove_reader(self._pidfd)
+        self._control.close()
+        os.close(self._pidfd)
+
+    def reap_if_ours(self, pid: int) -> bool:
+        """For a PID 1 that peeks at every child."""
+        if pid == self.pid and not self._ended.done():
+            self._exited()
+            return True
+        return False
+
+    async def close(self) -> None:
+        """Lets it write what is left. A process that left its worker's group may keep it alive."""
+        self._closing = True
+        if not self._ended.done():
+            self._loop.remove_reader(self._control)
+            self._control.close()
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._ended), LAST_WAIT)
+        if not self._ended.done():
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+
+
+def _own_environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key in ("LANG", "LC_ALL", "PATH")}

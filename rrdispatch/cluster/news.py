@@ -1,0 +1,256 @@
+"""What can happen, and how each changes the view. Owns the events; must not act on the world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import singledispatch
+from typing import Any
+
+from rrdispatch.cluster.lifecycle import State, Trigger, Wanted
+from rrdispatch.cluster.view import (
+    Failure,
+    Finish,
+    Reload,
+    ReloadOptions,
+    Start,
+    Stop,
+    View,
+    Worker,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A worker said READY=1."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recycle:
+    """A worker asked for its successor."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """A worker said that it drains by its own decision."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Erred:
+    """A worker said why it is about to exit."""
+
+    worker: int
+    error: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Hung:
+    """A worker took nothing for heartbeat_timeout."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """Nothing waits in a worker's queue any more."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """A worker's process is gone and reaped."""
+
+    worker: int
+    how: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The dispatcher has forgotten a dead worker."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListenersClosed:
+    """Every backlog is empty and every listener closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadAsked:
+    token: int
+    options: ReloadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleAsked:
+    wanted: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopAsked:
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KillAsked:
+    pass
+
+
+News = (
+    Ready | Recycle | Leaves | Erred | Hung | Drained | Exited | Removed | ListenersClosed
+    | ReloadAsked | ScaleAsked | StopAsked | KillAsked
+)
+
+
+def apply(news: News, view: View, now: float) -> None:
+    """Changes the view by what happened at this moment."""
+    view.now = now
+    _apply(news, view)
+
+
+@singledispatch
+def _apply(news: object, _view: View) -> None:
+    raise TypeError(f"not an event of the plan: {news!r}")
+
+
+@_apply.register
+def _(news: Ready, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None and worker.state is State.STARTING:
+        worker.said_ready = True
+
+
+@_apply.register
+def _(news: Recycle, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None and worker.live:
+        worker.recycle = True
+
+
+@_apply.register
+def _(news: Leaves, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None and worker.live:
+        worker.leaves = True
+        _unwanted_end(view, worker, "it stopped by itself")
+
+
+@_apply.register
+def _(news: Erred, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None:
+        worker.error = news.error
+
+
+@_apply.register
+def _(news: Hung, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None and worker.live:
+        worker.fault = "hung: it took no connection for heartbeat_timeout"
+
+
+@_apply.register
+def _(news: Drained, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None:
+        worker.queue_empty = True
+
+
+@_apply.register
+def _(news: Exited, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is None:
+        return
+    worker.move(Trigger.EXIT)
+    slot = view.slots.get(worker.slot)
+    if slot is not None:
+        slot.last_exit = news.how
+    if worker.wanted is not Wanted.GONE and not worker.leaves:
+        _unwanted_end(view, worker, describe(worker, news.how))
+
+
+@_apply.register
+def _(news: Removed, view: View) -> None:
+    worker = view.workers.pop(news.worker, None)
+    if worker is not None:
+        worker.move(Trigger.REMOVE)
+
+
+@_apply.register
+def _(_news: ListenersClosed, view: View) -> None:
+    if isinstance(view.operation, Stop):
+        view.operation.closed = True
+
+
+@_apply.register
+def _(news: ReloadAsked, view: View) -> None:
+    asked = Reload(news.token, news.options)
+    if isinstance(view.operation, Stop):
+        _cut_short(view, asked, "the service is stopping")
+        return
+    if view.queued is not None:
+        _cut_short(view, view.queued, "another reload was asked for")
+    view.queued = asked
+    if isinstance(view.operation, Reload) and view.operation.failure is None:
+        view.operation.failure = Failure("another reload was asked for")
+
+
+@_apply.register
+def _(news: ScaleAsked, view: View) -> None:
+    view.resize(news.wanted)
+
+
+@_apply.register
+def _(news: StopAsked, view: View) -> None:
+    if not isinstance(view.operation, Stop):
+        _end_others(view)
+        view.operation = Stop(view.now, failure=news.failure)
+
+
+@_apply.register
+def _(_news: KillAsked, view: View) -> None:
+    if not isinstance(view.operation, Stop):
+        _end_others(view)
+        view.operation = Stop(view.now)
+    view.operation.kill = True
+
+
+def describe(worker: Worker, how: str) -> str:
+    """What happened to a worker, for people."""
+    if worker.fault:
+        return worker.fault
+    when = "" if worker.ready_at is not None else " before it was ready"
+    said = str(worker.error.get("message", "")) if worker.error else ""
+    return f"{how}{when}: {said}" if said else f"{how}{when}"
+
+
+def _unwanted_end(view: View, worker: Worker, reason: str) -> None:
+    failure = Failure(reason, worker.id, worker.slot)
+    slot = view.slots.get(worker.slot)
+    if slot is not None:
+        slot.died(view.now, worker.ready_at is not None, view.rules, view.random.uniform(0.8, 1.2))
+        slot.last_failure = failure
+    reload = view.operation
+    if isinstance(reload, Reload) and worker.generation == reload.generation:
+        reload.failure = reload.failure or failure
+
+
+def _cut_short(view: View, reload: Reload, reason: str) -> None:
+    view.ended.append(Finish("reload", reload.token, Failure(reason)))
+
+
+def _end_others(view: View) -> None:
+    if isinstance(view.operation, Reload):
+        _cut_short(view, view.operation, "the service is stopping")
+    if isinstance(view.operation, Start):
+        view.ended.append(Finish("start", failure=Failure("the service was stopped")))
+    if view.queued is not None:
+        _cut_short(view, view.queued, "the service is stopping")
+        view.queued = None

@@ -1,0 +1,141 @@
+"""Operations from outside: who waits for which result, and what dead workers left to explain it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from rrdispatch.cluster import report
+from rrdispatch.cluster.events import Events
+from rrdispatch.cluster.view import Finish, View
+from rrdispatch.errors import Error, ReloadError, StartError
+
+MOST_REMAINS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadResult:
+    """A reload that went well; ``notes`` say what was done otherwise than asked."""
+
+    generation: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Asked:
+    """A reload that somebody waits for."""
+
+    future: asyncio.Future[ReloadResult]
+    began: float
+    notes: tuple[str, ...] = ()
+
+
+class Operations:
+    """Turns the plan's Finish into results and errors."""
+
+    def __init__(self, events: Events) -> None:
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self._asked: dict[int, Asked] = {}
+        self._last_token = 0
+        self._tails: OrderedDict[int, asyncio.Task[str]] = OrderedDict()
+        self._errors: dict[int, dict[str, Any]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self.started: asyncio.Future[None] = self._loop.create_future()
+        self.done: asyncio.Future[Error | None] = self._loop.create_future()
+        self.fatal: Error | None = None
+        # Nobody need wait for the start: what made it fail is also what ends the service.
+        self.started.add_done_callback(lambda future: future.cancelled() or future.exception())
+
+    def new_reload(self, notes: tuple[str, ...]) -> tuple[int, asyncio.Future[ReloadResult]]:
+        """Its token for the plan, and its result to come."""
+        self._last_token += 1
+        future: asyncio.Future[ReloadResult] = self._loop.create_future()
+        # Whoever asked by a signal does not wait: the result is told as an event as well.
+        future.add_done_callback(lambda over: over.cancelled() or over.exception())
+        self._asked[self._last_token] = Asked(future, self._loop.time(), notes)
+        return self._last_token, future
+
+    def died(self, worker: int, error: dict[str, Any] | None, tail: asyncio.Task[str]) -> None:
+        """A worker's remains are kept a while: an operation may have failed because of it."""
+        self._keep(tail)
+        self._tails[worker] = tail
+        if error is not None:
+            self._errors[worker] = error
+        while len(self._tails) > MOST_REMAINS:
+            oldest, _ = self._tails.popitem(last=False)
+            self._errors.pop(oldest, None)
+
+    def finish(self, finish: Finish, view: View) -> None:
+        """The plan says that an operation is over."""
+        culprit = view.workers.get(finish.failure.worker) if finish.failure else None
+        told = culprit.error if culprit is not None else None
+        if finish.failure is not None and told is None:
+            told = self._errors.get(finish.failure.worker)
+        if finish.operation == "reload":
+            self._spawn(self._reload_over(finish, told, view.last_generation))
+        elif finish.operation == "stop":
+            self._spawn(self._stop_over(finish))
+        else:
+            self._spawn(self._start_over(finish, told))
+
+    async def _start_over(self, finish: Finish, told: dict[str, Any] | None) -> None:
+        failure = finish.failure
+        if failure is None:
+            self.started.set_result(None)
+            self._events.tell("ready")
+            return
+        output = await self._output(failure.worker)
+        error = report.start_error(failure, told, output)
+        self.fatal = self.fatal or error
+        if not self.started.done():
+            self.started.set_exception(error)
+
+    async def _reload_over(
+        self, finish: Finish, told: dict[str, Any] | None, generation: int
+    ) -> None:
+        asked = self._asked.pop(finish.token)
+        seconds = self._loop.time() - asked.began
+        failure = finish.failure
+        if failure is None:
+            result = ReloadResult(generation, round(seconds, 3), asked.notes)
+            text = f"reloaded in {seconds:.1f} s"
+            self._events.tell("reloaded", text, generation=generation, seconds=seconds)
+            if not asked.future.done():
+                asked.future.set_result(result)
+            return
+        output = await self._output(failure.worker)
+        text, hint = report.failure_text(failure, told)
+        after = ", with respawned workers" if finish.degraded else ""
+        message = f"the reload was rolled back: {text}; the old code serves{after}"
+        self._events.tell(
+            "reload-failed", message, hint=hint, output=output, degraded=finish.degraded
+        )
+        if told and told.get("traceback"):
+            output = f"{output}\n{told['traceback']}".strip()
+        if not asked.future.done():
+            asked.future.set_exception(ReloadError(message, hint=hint, output=output))
+
+    async def _stop_over(self, finish: Finish) -> None:
+        """Last of all: the others' results are waited for, each is bounded."""
+        mine = asyncio.current_task()
+        await asyncio.gather(*(task for task in self._tasks if task is not mine))
+        if not self.started.done():
+            self.started.set_exception(StartError("the service was stopped"))
+        failed = finish.failure is not None
+        self.done.set_result((self.fatal or StartError("stopped")) if failed else None)
+
+    async def _output(self, worker: int) -> str:
+        tail = self._tails.get(worker)
+        return await tail if tail is not None else ""
+
+    def _spawn(self, over: Coroutine[Any, Any, None]) -> None:
+        self._keep(self._loop.create_task(over))
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

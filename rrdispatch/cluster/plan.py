@@ -1,0 +1,180 @@
+"""The reconciler: from what is to what should be, step by step. Pure: changes nothing.
+
+Every event updates the view, then ``plan`` runs again: nobody waits inside a plan. The order of the
+actions matters: whatever gives capacity comes before whatever takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rrdispatch.cluster.actions import (
+    Action,
+    AskToStop,
+    BeginReload,
+    CloseListeners,
+    Drain,
+    Fail,
+    Kill,
+    MakeReady,
+    Park,
+    Remove,
+    Spawn,
+    Unpark,
+)
+from rrdispatch.cluster.lifecycle import State, Wanted
+from rrdispatch.cluster.view import Failure, Finish, Reload, Start, Stop, View, Worker
+from rrdispatch.cluster.wishes import Wish, wish_for
+
+EMPTYING = 0.8  # the part of drain_timeout that the dispatcher has to empty a queue
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to do now, and when to look again at the latest."""
+
+    actions: list[Action] = field(default_factory=list)
+    deadline: float | None = None
+
+    def at(self, when: float) -> None:
+        self.deadline = when if self.deadline is None else min(self.deadline, when)
+
+
+def plan(view: View, now: float) -> Plan:
+    """The next step."""
+    result = Plan()
+    if view.finished:
+        return result
+    result.actions += view.ended
+    wish = wish_for(view)
+    for worker in view.workers.values():
+        result.actions += _gains(view, worker, wish, now, result)
+    for worker in view.workers.values():
+        result.actions += _losses(view, worker, wish, now, result)
+    result.actions += _spawns(view, wish, now, result)
+    result.actions += _operation(view, now, result)
+    return result
+
+
+def _gains(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
+    if wish.of(worker) is not Wanted.SERVE:
+        return
+    if worker.state is State.PARKED:
+        yield Unpark(worker.id)
+    if worker.state is State.STARTING and not worker.fault:
+        proven_at = worker.started_at + view.rules.min_uptime
+        if worker.said_ready or (not view.rules.listen and now >= proven_at):
+            yield MakeReady(worker.id)
+        elif not view.rules.listen:
+            out.at(proven_at)
+
+
+def _losses(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
+    if worker.state is State.DEAD:
+        if not worker.remove_asked:
+            yield Remove(worker.id)
+    elif worker.alive and worker.state is not State.KILLED:
+        if worker.fault or (isinstance(view.operation, Stop) and view.operation.kill):
+            yield Kill(worker.id)
+        elif worker.state in (State.DRAINING, State.STOPPING):
+            yield from _draining(view, worker, now, out)
+        elif worker.leaves or wish.of(worker) is Wanted.GONE:
+            yield Drain(worker.id)
+        elif worker.state is State.READY and wish.of(worker) is Wanted.PARK:
+            yield Park(worker.id)
+        elif worker.state is State.STARTING and view.rules.listen:
+            yield from _silent(view, worker, now, out)
+
+
+def _silent(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
+    end = worker.started_at + view.rules.ready_timeout
+    if now >= end:
+        yield Kill(worker.id, fault=f"not ready within {view.rules.ready_timeout:g} s")
+    else:
+        out.at(end)
+
+
+def _draining(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
+    assert worker.asked_at is not None
+    end = worker.asked_at + view.rules.drain_timeout
+    if isinstance(view.operation, Stop):
+        end = min(end, stop_deadline(view, view.operation))
+    emptied_by = worker.asked_at + EMPTYING * (end - worker.asked_at)
+    if now >= end:
+        yield Kill(worker.id)
+    elif worker.state is State.DRAINING and (worker.queue_empty or now >= emptied_by):
+        yield AskToStop(worker.id, signal=not worker.leaves)
+    else:
+        out.at(emptied_by if worker.state is State.DRAINING else end)
+
+
+def stop_deadline(view: View, stop: Stop) -> float:
+    """When the last worker is killed."""
+    return stop.since + view.rules.shutdown_delay + view.rules.drain_timeout
+
+
+def _spawns(view: View, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
+    number = view.last_worker
+    for slot, generation, due in wish.spawns:
+        if due <= now:
+            number += 1
+            yield Spawn(slot, generation, number)
+        else:
+            out.at(due)
+
+
+def _operation(view: View, now: float, out: Plan) -> Iterator[Action]:
+    operation = view.operation
+    if isinstance(operation, Stop):
+        yield from _stop(view, operation, now, out)
+    elif isinstance(operation, Start):
+        yield from _start(view, operation)
+    elif isinstance(operation, Reload):
+        yield from _reload(view, operation, now, out)
+    elif view.queued is not None:
+        yield BeginReload()
+    else:
+        yield from _all_errored(view)
+
+
+def _start(view: View, start: Start) -> Iterator[Action]:
+    slots = list(view.slots.values())
+    if start.opened:
+        ready = {worker.slot for worker in view.serving}
+        if all(slot.index in ready or slot.last_failure is not None for slot in slots):
+            yield Finish("start")
+    elif all(slot.failures for slot in slots[:2]) and not view.alive:
+        yield Fail(Finish("start", failure=slots[0].last_failure))
+
+
+def _reload(view: View, reload: Reload, now: float, out: Plan) -> Iterator[Action]:
+    if reload.failure is not None:
+        yield Finish("reload", reload.token, reload.failure, degraded=reload.touched)
+    elif all(slot in reload.first_ready for slot in view.slots):
+        proven_at = max(reload.first_ready.values()) + reload.options.probation
+        if now >= proven_at:
+            yield Finish("reload", reload.token)
+        else:
+            out.at(proven_at)
+
+
+def _stop(view: View, stop: Stop, now: float, out: Plan) -> Iterator[Action]:
+    if not view.alive:
+        yield Finish("stop", failure=stop.failure)
+    elif not stop.closing and not stop.kill and view.rules.listen and stop.failure is None:
+        begins = stop.since + view.rules.shutdown_delay
+        if now >= begins:
+            yield CloseListeners()
+        else:
+            out.at(begins)
+
+
+def _all_errored(view: View) -> Iterator[Action]:
+    errored = all(slot.errored for slot in view.slots.values())
+    if errored and not any(worker.live for worker in view.workers.values()):
+        last = next((s.last_failure for s in view.slots.values() if s.last_failure), None)
+        count, window = view.rules.max_restarts, view.rules.restart_window
+        reason = last.reason if last else "no worker stays alive"
+        text = f"every slot died more than {count} times in {window:g} s; the last: {reason}"
+        yield Fail(Finish("service", failure=Failure(text, last.worker if last else 0)))

@@ -1,0 +1,124 @@
+"""What people and tools are told: stats, and errors made of what a failed worker left behind."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from rrdispatch.cluster.dispatching import Dispatching
+from rrdispatch.cluster.lifecycle import State
+from rrdispatch.cluster.view import Failure, Reload, Slot, Start, Stop, View, Worker
+from rrdispatch.cluster.world import ProcessWorld, SlotTotals
+from rrdispatch.errors import Error, MissingExtraError, StartError, TargetError
+from rrdispatch.settings import Settings
+
+
+def stats(
+    settings: Settings, view: View, world: ProcessWorld, addresses: list[str]
+) -> dict[str, Any]:
+    """The view from outside; numbers of this moment, the dispatcher's of its last ping."""
+    dispatching = world.dispatching
+    told = world.told_listeners
+    return {
+        "name": settings.name or "app",
+        "state": state_of(view),
+        "primary_pid": os.getpid(),
+        "dispatcher_pid": dispatching.link.pid,
+        "logger_pid": world.logs.pid,
+        "dispatcher": dispatching.kind,
+        "policy": settings.policy,
+        "generation": view.generation,
+        "degraded": view.degraded,
+        "listeners": [
+            {"family": listener["family"], "address": address}
+            for listener, address in zip(told, addresses, strict=True)
+        ],
+        **_counters(dispatching),
+        "workers": [row for w in view.workers.values() if (row := _worker(view, world, w))],
+        "slots": [_slot(view, world, slot) for slot in view.slots.values()],
+    }
+
+
+def state_of(view: View) -> str:
+    """One word for the service."""
+    operation = view.operation
+    if view.finished:
+        return "stopped"
+    if isinstance(operation, Stop):
+        return "stopping"
+    if isinstance(operation, Start):
+        return "starting"
+    if isinstance(operation, Reload):
+        return "reloading"
+    return "serving" if view.serving else "down"
+
+
+def _counters(dispatching: Dispatching) -> dict[str, int]:
+    totals = dispatching.counters()
+    return {"accepted": totals.accepted, "moved": totals.moved, "lost": totals.lost}
+
+
+def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] | None:
+    handle = world.handles.get(worker.id)
+    if handle is None:
+        return None
+    counts = handle.counts()
+    slot = view.slots.get(worker.slot)
+    return {
+        "slot": worker.slot,
+        "id": worker.id,
+        "pid": handle.pid,
+        "generation": worker.generation,
+        "state": worker.state.value,
+        "uptime": round(world.now() - handle.started_at, 3),
+        "connections": counts.received,
+        "inflight": counts.inflight,
+        "pending": handle.pending() if handle.channels else 0,
+        "busy": counts.busy,
+        "requests": counts.requests,
+        "restarts": slot.restarts if slot else 0,
+        "stalled": handle.stalled(),
+        "kind": handle.kind,
+        "status": handle.status,
+    }
+
+
+def _slot(view: View, world: ProcessWorld, slot: Slot) -> dict[str, Any]:
+    workers = view.of_slot(slot.index)
+    best = max(workers, key=lambda worker: (worker.state is State.READY, worker.id), default=None)
+    totals = world.totals.get(slot.index) or SlotTotals()
+    running = [world.handles[w.id].counts() for w in workers if w.id in world.handles]
+    return {
+        "slot": slot.index,
+        "wanted": "errored" if slot.errored else "serve",
+        "state": "errored" if slot.errored else best.state.value if best else "empty",
+        "restarts": slot.restarts,
+        "last_exit": slot.last_exit,
+        "connections": totals.received + sum(counts.received for counts in running),
+        "requests": totals.requests + sum(counts.requests for counts in running),
+    }
+
+
+def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> Error:
+    """Why the service did not start (or go on), with what to do about it."""
+    told = told or {}
+    message = str(told.get("message") or failure.reason)
+    hint = str(told["hint"]) if told.get("hint") else None
+    code, traceback = told.get("code"), str(told.get("traceback") or "")
+    if code == "target":
+        return TargetError(message, hint=hint, traceback=traceback)
+    if code == "extra":
+        return MissingExtraError(message, hint=hint, traceback=traceback)
+    if failure.worker and not told:
+        message = f"no worker became ready: {failure.reason}"
+        hint = "see the worker's output above" if output else "it printed nothing"
+    if traceback:
+        message = f"{message}\n{traceback.rstrip()}"
+    return StartError(message, hint=hint)
+
+
+def failure_text(failure: Failure, told: dict[str, Any] | None) -> tuple[str, str | None]:
+    """(what, hint) of a failed reload."""
+    who = f"worker {failure.slot} of the new generation: " if failure.worker else ""
+    hint = str(told["hint"]) if told and told.get("hint") else None
+    return f"{who}{failure.reason}", hint

@@ -1,0 +1,70 @@
+"""Signals of the primary, as events of its loop. ``docs/signals.md`` is this table for people."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+from collections.abc import Callable
+from typing import Protocol
+
+PR_GET_CHILD_SUBREAPER = 37
+
+
+class Stoppable(Protocol):
+    """What signals can ask for."""
+
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def reload_or_hang_up(self, terminal_gone: bool) -> None: ...
+    def scale_by(self, change: int) -> None: ...
+    def reap_orphans(self) -> None: ...
+
+
+class Signals:
+    """The handlers, from construction to ``close``."""
+
+    def __init__(self, target: Stoppable) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._had_terminal = has_terminal()
+        self._handled: list[int] = []
+        self._on(signal.SIGTERM, target.stop)
+        self._on(signal.SIGINT, target.stop)
+        self._on(signal.SIGQUIT, target.kill)
+        self._on(signal.SIGHUP, lambda: target.reload_or_hang_up(self._terminal_gone()))
+        self._on(signal.SIGTTIN, lambda: target.scale_by(1))
+        self._on(signal.SIGTTOU, lambda: target.scale_by(-1))
+        if adopts_orphans():
+            self._on(signal.SIGCHLD, target.reap_orphans)
+
+    def _on(self, number: int, handler: Callable[[], None]) -> None:
+        self._loop.add_signal_handler(number, handler)
+        self._handled.append(number)
+
+    def _terminal_gone(self) -> bool:
+        """A closed ssh sends HUP as well, and means the end."""
+        return self._had_terminal and not has_terminal()
+
+    def close(self) -> None:
+        for number in self._handled:
+            self._loop.remove_signal_handler(number)
+        self._handled.clear()
+
+
+def has_terminal() -> bool:
+    """This session has a controlling terminal that still opens."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def adopts_orphans() -> bool:
+    """PID 1, or a subreaper: grandchildren that lose their parent become our children."""
+    if os.getpid() == 1:
+        return True
+    found = ctypes.c_int(0)
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0) == 0 and found.value > 0

@@ -1,0 +1,113 @@
+"""One worker's spawn: its descriptors, its environment (docs/protocol.md 2), its command.
+
+Makes the descriptors and the process, and gives back who owns them: a WorkerHandle. Decides
+nothing: who is spawned when is the plan's business.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rrdispatch
+from rrdispatch import _core
+from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.launch import Launch
+from rrdispatch.net.channels import Channel
+
+BOOT = str(Path(rrdispatch.__file__).with_name("serve") / "boot.py")
+
+# Numbers in the worker.
+SCOREBOARD, NOTIFY, LIFELINE, FIRST_CHANNEL = 3, 4, 5, 6
+
+
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Where a worker is to stand."""
+
+    worker: int
+    slot: int
+    generation: int
+    workers: int
+    listeners: Sequence[Mapping[str, Any]]  # as net.listeners.describe() tells them
+    nofile: tuple[int, int]
+
+
+def spawn(launch: Launch, post: Post) -> WorkerHandle:
+    """Starts it; OSError (its filename names the step) leaves nothing behind."""
+    with ExitStack() as on_error, ExitStack() as its_ends:
+        handle = WorkerHandle(post.worker, post.slot, post.generation)
+        on_error.callback(handle.close)
+        fds = _descriptors(handle, len(post.listeners), its_ends)
+        request = SpawnRequest(
+            program=launch.python,
+            arguments=[launch.python, BOOT],
+            environment=environment(launch, post),
+            cwd=launch.cwd,
+            fds=fds,
+            lifeline=LIFELINE,
+            setsid=True,
+            nofile=post.nofile,
+        )
+        handle.pid, handle.pidfd = _core.spawn(request)
+        on_error.pop_all()
+    return handle
+
+
+def _descriptors(
+    handle: WorkerHandle, listeners: int, its_ends: ExitStack
+) -> list[tuple[int, int]]:
+    """Fills the handle; the pairs (ours, its number) of what goes to the worker."""
+
+    def its(fd: int) -> int:
+        its_ends.callback(os.close, fd)
+        return fd
+
+    handle.stdout, out = os.pipe2(os.O_CLOEXEC)
+    pairs = [(its(out), 1)]
+    handle.stderr, err = os.pipe2(os.O_CLOEXEC)
+    pairs += [(its(err), 2), (its(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)), 0)]
+    handle.open_scoreboard(_core.scoreboard_create(handle.slot, handle.generation))
+    handle.notify, far = socket.socketpair(
+        socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    )
+    pairs += [(handle.scoreboard, SCOREBOARD), (its(far.detach()), NOTIFY)]
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    handle.lifeline = near.detach()
+    pairs.append((its(far.detach()), LIFELINE))
+    for index in range(listeners):
+        handle.channels.append(Channel.create())
+        pairs.append((handle.channels[-1].receiver, FIRST_CHANNEL + index))
+    return pairs
+
+
+def environment(launch: Launch, post: Post) -> dict[str, str]:
+    """The generation's environment and this worker's place."""
+    settings = launch.settings
+    app = settings.app()
+    if app.get("max_requests") and settings.max_requests_jitter:
+        app["max_requests"] += random.randint(0, settings.max_requests_jitter)  # noqa: S311
+    listeners = [
+        {"fd": FIRST_CHANNEL + index, **told} for index, told in enumerate(post.listeners)
+    ]
+    place = {
+        "PROTOCOL": "1",
+        "NAME": settings.name or "app",
+        "SLOT": str(post.slot),
+        "GENERATION": str(post.generation),
+        "WORKERS": str(post.workers),
+        "LISTENERS": json.dumps(listeners),
+        "SCOREBOARD": str(SCOREBOARD),
+        "NOTIFY": str(NOTIFY),
+        "LIFELINE": str(LIFELINE),
+        "APP": json.dumps(app),
+    }
+    return {**launch.environment, **{"RRDISPATCH_" + key: value for key, value in place.items()}}

@@ -1,0 +1,190 @@
+"""What the primary knows: slots, workers, the operation under way. Data only; decides nothing."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+from rrdispatch.cluster.lifecycle import ALIVE, LIVE, State, Trigger, Wanted, step
+
+MAX_DELAY = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that the plan goes by; times in seconds."""
+
+    ready_timeout: float = 60.0
+    drain_timeout: float = 25.0
+    shutdown_delay: float = 0.0
+    max_restarts: int = 16
+    restart_window: float = 60.0
+    respawn_delay: float = 0.1
+    min_uptime: float = 1.0
+    listen: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadOptions:
+    """How a reload goes on."""
+
+    batch: int = 1
+    park: bool = True
+    stop_first: bool = False
+    probation: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an operation failed; ``worker`` is 0 when no worker is to blame."""
+
+    reason: str
+    worker: int = 0
+    slot: int = -1
+
+
+@dataclass(slots=True)
+class Worker:
+    """One process of the app, as the plan sees it."""
+
+    id: int
+    slot: int
+    generation: int
+    started_at: float
+    state: State = State.STARTING
+    wanted: Wanted = Wanted.SERVE
+    said_ready: bool = False
+    ready_at: float | None = None
+    asked_at: float | None = None  # when its drain began
+    queue_empty: bool = False  # the dispatcher's answer to the drain
+    leaves: bool = False  # it said that it stops by itself
+    recycle: bool = False  # it asked for a successor
+    fault: str = ""  # why we kill it, if it is not for the plan's sake
+    error: dict[str, Any] | None = None  # what it said about its end
+    remove_asked: bool = False
+
+    def move(self, trigger: Trigger) -> None:
+        self.state = step(self.state, trigger)
+
+    @property
+    def live(self) -> bool:
+        """Serves, can serve, or is about to."""
+        return self.state in LIVE and not self.leaves and not self.fault
+
+    @property
+    def alive(self) -> bool:
+        """Its process exists."""
+        return self.state in ALIVE
+
+
+@dataclass(slots=True)
+class Slot:
+    """A stable place; what its workers did."""
+
+    index: int
+    failures: int = 0  # deaths before READY in a row
+    deaths: list[float] = field(default_factory=list)  # inside the restart window
+    died_at: float | None = None
+    delay: float = 0.0
+    restarts: int = 0
+    errored: bool = False
+    last_exit: str | None = None
+    last_failure: Failure | None = None
+
+    def died(self, now: float, was_ready: bool, rules: Rules, jitter: float) -> None:
+        """Counts an unwanted death and sets the delay of the respawn."""
+        self.died_at = now
+        self.failures = 0 if was_ready else self.failures + 1
+        doubled = rules.respawn_delay * 2 ** min(max(self.failures - 1, 0), 20)
+        self.delay = min(MAX_DELAY, doubled) * (jitter if self.failures > 1 else 1.0)
+        self.deaths = [at for at in self.deaths if at > now - rules.restart_window] + [now]
+        self.errored = 0 < rules.max_restarts < len(self.deaths)
+
+    def forgive(self) -> None:
+        """A new generation starts with a clean sheet."""
+        self.failures, self.deaths, self.died_at, self.delay = 0, [], None, 0.0
+        self.errored = False
+
+
+@dataclass(slots=True)
+class Start:
+    """The first boot: one worker alone, then the others."""
+
+    opened: bool = False  # a worker became ready
+
+
+@dataclass(slots=True)
+class Reload:
+    """A new generation on trial."""
+
+    token: int
+    options: ReloadOptions
+    generation: int = 0  # given when it begins
+    first_ready: dict[int, float] = field(default_factory=dict)  # slot: time
+    failure: Failure | None = None
+    touched: bool = False  # an old worker was let go before the end: no full way back
+
+
+@dataclass(slots=True)
+class Stop:
+    """The final stop. ``since`` is when it was asked for."""
+
+    since: float
+    closing: bool = False  # the listeners are being emptied and closed
+    closed: bool = False
+    kill: bool = False
+    failure: Failure | None = None
+
+
+Operation = Start | Reload | Stop
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """An operation is over; its asker gets the result."""
+
+    operation: str  # "start", "reload", "stop"
+    token: int = 0
+    failure: Failure | None = None
+    degraded: bool = False
+
+
+@dataclass(slots=True)
+class View:
+    """All of it."""
+
+    rules: Rules
+    wanted: int
+    generation: int = 1  # the proven one
+    last_generation: int = 1
+    degraded: bool = False
+    withdrawn: bool = False  # the last reload was rolled back: what is on disk is not what runs
+    slots: dict[int, Slot] = field(default_factory=dict)
+    workers: dict[int, Worker] = field(default_factory=dict)
+    operation: Operation | None = None
+    queued: Reload | None = None
+    ended: list[Finish] = field(default_factory=list)  # cut short; to be told
+    finished: bool = False
+    last_worker: int = 0
+    now: float = 0.0  # when the last news came
+    random: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self.resize(self.wanted)
+
+    def resize(self, wanted: int) -> None:
+        self.wanted = wanted
+        self.slots = {i: self.slots.get(i) or Slot(i) for i in range(wanted)}
+
+    def of_slot(self, slot: int) -> list[Worker]:
+        """Its workers, the oldest first."""
+        return [worker for worker in self.workers.values() if worker.slot == slot]
+
+    @property
+    def serving(self) -> list[Worker]:
+        return [w for w in self.workers.values() if w.state is State.READY]
+
+    @property
+    def alive(self) -> list[Worker]:
+        return [worker for worker in self.workers.values() if worker.alive]

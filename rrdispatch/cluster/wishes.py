@@ -1,0 +1,166 @@
+"""What every worker should be, and who is to be spawned. Pure; says nothing of how to get there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rrdispatch.cluster.lifecycle import State, Wanted
+from rrdispatch.cluster.view import Reload, Slot, Start, Stop, View, Worker
+
+
+@dataclass(slots=True)
+class Wish:
+    """``of`` a worker: what it should be; ``spawns``: (slot, generation, not before)."""
+
+    workers: dict[int, Wanted] = field(default_factory=dict)
+    spawns: list[tuple[int, int, float]] = field(default_factory=list)
+
+    def of(self, worker: Worker) -> Wanted:
+        return self.workers.get(worker.id, worker.wanted)
+
+    def want(self, workers: Sequence[Worker], wanted: Wanted) -> None:
+        self.workers.update((worker.id, wanted) for worker in workers)
+
+
+@dataclass(slots=True)
+class Crew:
+    """One slot's live workers of one generation."""
+
+    keep: Worker | None  # the one that serves, or can
+    starting: Worker | None
+    spare: list[Worker]
+
+    @property
+    def vacant(self) -> bool:
+        """Nobody serves without having asked for a successor, and nobody is about to."""
+        return self.starting is None and (self.keep is None or self.keep.recycle)
+
+    @property
+    def all(self) -> list[Worker]:
+        return [worker for worker in (self.keep, self.starting, *self.spare) if worker]
+
+
+def crew(workers: Sequence[Worker]) -> Crew:
+    """The newest that can serve is kept (one that asked for a successor only if no other can)."""
+    live = [worker for worker in workers if worker.live]
+    able = sorted(
+        (worker for worker in live if worker.state is not State.STARTING),
+        key=lambda worker: (worker.recycle, -worker.id),
+    )
+    starting = [worker for worker in live if worker.state is State.STARTING]
+    keep = able[0] if able else None
+    if keep is not None and not keep.recycle:
+        return Crew(keep, None, able[1:] + starting)
+    return Crew(keep, starting[0] if starting else None, able[1:] + starting[1:])
+
+
+def wish_for(view: View) -> Wish:
+    """What the view should become."""
+    result = Wish()
+    operation = view.operation
+    for worker in view.workers.values():
+        if worker.slot >= view.wanted:
+            result.workers[worker.id] = Wanted.GONE
+    if isinstance(operation, Stop):
+        _stop(view, operation, result)
+    elif isinstance(operation, Reload) and operation.failure is None:
+        _reload(view, operation, result)
+    else:
+        for slot in view.slots.values():
+            _steady(view, slot, result)
+    return result
+
+
+def _stop(view: View, stop: Stop, out: Wish) -> None:
+    """Until the listeners are closed the ready ones serve on; then all go."""
+    serving_on = view.rules.listen and not stop.closed and stop.failure is None
+    for worker in view.workers.values():
+        stays = serving_on and worker.state is State.READY and worker.slot < view.wanted
+        out.workers[worker.id] = Wanted.SERVE if stays else Wanted.GONE
+
+
+def _steady(view: View, slot: Slot, out: Wish) -> None:
+    """One worker of the proven generation; one of another stays only until that one serves."""
+    workers = view.of_slot(slot.index)
+    right = crew([worker for worker in workers if worker.generation == view.generation])
+    wrong = crew([worker for worker in workers if worker.generation != view.generation])
+    out.want(right.all, Wanted.SERVE)
+    out.want(right.spare, Wanted.GONE)
+    out.want(wrong.all, Wanted.GONE)
+    if right.keep is None and wrong.keep is not None and wrong.keep.state is State.READY:
+        out.want([wrong.keep], Wanted.SERVE)
+    if right.vacant and not slot.errored and _may_start(view, slot):
+        out.spawns.append((slot.index, view.generation, due(view, slot)))
+
+
+def _may_start(view: View, slot: Slot) -> bool:
+    """At the start one worker boots alone; if it fails, a second one gives a second opinion."""
+    if not isinstance(view.operation, Start) or view.operation.opened:
+        return True
+    first_failed = view.slots[0].failures > 0
+    return slot.index == (1 if first_failed else 0) and slot.failures == 0
+
+
+def due(view: View, slot: Slot) -> float:
+    """When a slot may be filled; the long delays hold only while others serve."""
+    if slot.died_at is None:
+        return float("-inf")
+    delay = slot.delay if view.serving else min(slot.delay, view.rules.respawn_delay)
+    return slot.died_at + delay
+
+
+def _reload(view: View, reload: Reload, out: Wish) -> None:
+    for slot in view.slots.values():
+        workers = view.of_slot(slot.index)
+        new = crew([worker for worker in workers if worker.generation == reload.generation])
+        old = crew([worker for worker in workers if worker.generation != reload.generation])
+        out.want(new.all, Wanted.SERVE)
+        out.want(new.spare, Wanted.GONE)
+        _old(reload, new, old, out)
+        if new.keep is not None and new.vacant:
+            out.spawns.append((slot.index, reload.generation, due(view, slot)))
+        elif not new.all and old.vacant and _fill_with_old(reload, slot):
+            out.spawns.append((slot.index, view.generation, due(view, slot)))
+    _roll(view, reload, out)
+
+
+def _fill_with_old(reload: Reload, slot: Slot) -> bool:
+    """Until the new code has booted once, a place that falls vacant gets the old one again."""
+    return not (reload.first_ready or reload.options.stop_first or slot.errored)
+
+
+def _old(reload: Reload, new: Crew, old: Crew, out: Wish) -> None:
+    """The old worker serves until the new one does, then waits, parked, for the end."""
+    out.want(old.all, Wanted.SERVE)
+    out.want(old.spare, Wanted.GONE)
+    if new.keep is not None:
+        out.want(old.all, Wanted.GONE)
+        if reload.options.park and old.keep is not None:
+            out.want([old.keep], Wanted.PARK)
+
+
+def _roll(view: View, reload: Reload, out: Wish) -> None:
+    """The next slots get their new worker: the first one alone, then ``batch`` at a time."""
+    if _third_generation(view, reload):
+        return
+    live = [worker for worker in view.workers.values() if worker.live]
+    started = {worker.slot for worker in live if worker.generation == reload.generation}
+    booting = len(started - reload.first_ready.keys())
+    options = reload.options
+    at_once = options.batch if reload.first_ready and not options.stop_first else 1
+    waiting = [slot for slot in view.slots if slot not in started]
+    if reload.first_ready:  # the new code boots: places that nobody fills come first
+        waiting.sort(key=lambda slot: any(worker.live for worker in view.of_slot(slot)))
+    for slot in waiting[: max(0, at_once - booting)]:
+        old = [worker for worker in view.of_slot(slot) if worker.alive]
+        if options.stop_first and old:
+            out.want([worker for worker in old if worker.live], Wanted.GONE)
+        else:
+            out.spawns.append((slot, reload.generation, float("-inf")))
+
+
+def _third_generation(view: View, reload: Reload) -> bool:
+    """Leavers of another generation than these two are still there: never have three."""
+    known = (view.generation, reload.generation)
+    return any(w.generation not in known and not w.live for w in view.alive)
