@@ -1,0 +1,77 @@
+# What a maintainer types. Only python3 (3.10 or later) with venv, a C compiler and make are presumed.
+#
+#   make demo     an example app on all cores, and the even split of 400 connections
+#   make test     the whole test suite
+#   make quick    the suite without its bulk runs
+#   make check    ruff, mypy --strict, the lock file
+#   make san      the C core's tests under ASan, UBSan and TSan (needs cmake)
+#   make bench    CPU of the dispatching process per connection
+#   make load     a short locust run against an example
+#   make wheel    dist/*.whl, installed and tried in a new environment
+#   make docs     the tables of docs/ that are made from code
+#   make lock     pylock.toml anew
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
+
+.PHONY: demo test quick check san bench load wheel docs lock wheels clean
+
+# The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
+$(VENV)/installed: pyproject.toml pylock.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	if $(BIN)/python tools/lock.py fits; then \
+	    $(BIN)/python tools/lock.py requirements > $(VENV)/locked.txt && \
+	    $(BIN)/python -m pip install --quiet --require-hashes -r $(VENV)/locked.txt; \
+	else \
+	    $(BIN)/python -m pip install --quiet --group dev -e ".[all]"; \
+	fi
+	touch $@
+
+$(VENV)/built: $(VENV)/installed $(SOURCES)
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+demo: $(VENV)/built
+	$(BIN)/python tools/demo.py
+
+test: $(VENV)/built
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/built
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/built
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python tools/lock.py check
+
+san:
+	set -e; for preset in asan tsan; do \
+	    cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset; \
+	done
+
+bench: $(VENV)/built
+	$(BIN)/python bench/dispatch.py
+
+load: $(VENV)/built
+	$(BIN)/python loadtests/run.py
+
+wheel:
+	$(PYTHON) tools/wheel.py
+
+docs: $(VENV)/built
+	$(BIN)/python docs/generate.py
+
+lock: $(VENV)/installed
+	$(BIN)/python tools/lock.py make
+
+# The files that pylock.toml names, by name from whatever index pip is set to.
+wheels: $(VENV)/installed
+	$(BIN)/python -m pip download --quiet --require-hashes -r $(VENV)/locked.txt -d wheels
+
+clean:
+	rm -rf $(VENV) build build-* dist wheels *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
