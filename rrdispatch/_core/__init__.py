@@ -1,5 +1,71 @@
-"""The border to the operating system: the C core where it was built, else its stdlib-only twin."""
+"""The border to the operating system: the C core where it was built, else its stdlib-only twin.
+
+``RRDISPATCH_PURE=1`` chooses the twin. Nothing else in the package imports the extension module.
+"""
 
 from __future__ import annotations
 
-from .pure import *  # noqa: F403
+import importlib.util
+import os
+from typing import TYPE_CHECKING
+
+__all__ = [
+    "NATIVE",
+    "Scoreboard",
+    "SpawnRequest",
+    "Taken",
+    "channel_pair",
+    "control_receive",
+    "control_send",
+    "dispatcher_program",
+    "gate",
+    "now_ns",
+    "pending",
+    "scoreboard_create",
+    "send",
+    "spawn",
+    "take",
+]
+
+_PURE = (
+    os.environ.get("RRDISPATCH_PURE") == "1"
+    or importlib.util.find_spec("rrdispatch._core._native") is None
+)
+
+if TYPE_CHECKING or _PURE:
+    from .pure import (
+        NATIVE,
+        Scoreboard,
+        SpawnRequest,
+        Taken,
+        channel_pair,
+        control_receive,
+        control_send,
+        dispatcher_program,
+        gate,
+        now_ns,
+        pending,
+        scoreboard_create,
+        send,
+        spawn,
+        take,
+    )
+else:
+    from .native import (
+        NATIVE,
+        Scoreboard,
+        SpawnRequest,
+        Taken,
+        channel_pair,
+        control_receive,
+        control_send,
+        dispatcher_program,
+        gate,
+        now_ns,
+        pending,
+        run_dispatcher,  # noqa: F401 (native only)
+        scoreboard_create,
+        send,
+        spawn,
+        take,
+    )

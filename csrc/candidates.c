@@ -1,0 +1,116 @@
+/* Owns what the policy sees of each worker: from its scoreboard, which it may fill with anything, and
+ * from the kernel's count of its queue, which is exact. Changes no queue. */
+#include "dispatcher.h"
+
+#define INFLIGHT_MAX (1u << 20)
+
+static uint64_t load(const uint64_t *where)
+{
+    return __atomic_load_n(where, __ATOMIC_ACQUIRE);
+}
+
+static void measure_channel(struct rr__dispatcher *d, struct rr__worker *worker, int index)
+{
+    struct rr__channel *channel = &worker->channel[index];
+    int waiting = d->system->pending(channel->receiver);
+
+    if (waiting < 0)
+        waiting = 0;
+    channel->left = channel->sent - (uint32_t)waiting;
+    if (waiting > RR__RING)
+        waiting = RR__RING;
+    for (uint32_t at = channel->sent - (uint32_t)waiting; at != channel->sent; at++) {
+        int count = channel->counts[at % RR__RING];
+        uint64_t sent_ns = channel->sent_ns[at % RR__RING];
+        worker->queued += (uint32_t)count;
+        if (count > 0 && sent_ns < worker->oldest_ns) {
+            worker->oldest_ns = sent_ns;
+            worker->oldest_channel = index;
+        }
+    }
+}
+
+/* Asks the kernel only where something may wait: an idle worker costs nothing. */
+void rr__measure(struct rr__dispatcher *d, struct rr__worker *worker)
+{
+    worker->queued = 0;
+    worker->oldest_ns = UINT64_MAX;
+    worker->taken = 0;
+    for (int i = 0; i < worker->channels; i++) {
+        struct rr__channel *channel = &worker->channel[i];
+        if (channel->left != channel->sent)
+            measure_channel(d, worker, i);
+        worker->taken += (uint32_t)(channel->left - channel->reclaimed);
+    }
+}
+
+static void refresh_one(struct rr__dispatcher *d, struct rr__worker *worker,
+                        struct rr_candidate *one)
+{
+    uint64_t received = load(&worker->board->received);
+    uint64_t handled = received + load(&worker->board->lost);
+    uint64_t inflight = received - load(&worker->board->closed);
+    uint64_t pending = worker->given - handled;
+
+    /* It does not count (yet), or counts wrongly: the kernel knows. */
+    if (received == 0 || pending > RR_QUEUE_LIMIT_MAX + RR_BATCH_MAX) {
+        rr__measure(d, worker);
+        pending = worker->queued;
+    }
+    if (received == 0 || (int64_t)inflight < 0)
+        inflight = 0;
+    one->pending = (uint32_t)pending + (uint32_t)worker->outbox.count;
+    one->inflight = inflight < INFLIGHT_MAX ? (uint32_t)inflight : INFLIGHT_MAX;
+    one->capacity = worker->capacity;
+    one->eligible = !worker->stalled && one->pending < d->settings.queue_limit &&
+                    d->now >= worker->pause_ns;
+    one->fresh = d->now - worker->last_given_ns < d->settings.stall_timeout;
+}
+
+void rr__refresh(struct rr__dispatcher *d)
+{
+    uint64_t fewest = UINT64_MAX;
+
+    if (d->stalled)
+        rr__watch_stalled(d);
+    d->since_refresh = 0;
+    d->room = 0;
+    for (int i = 0; i < d->slots.ready_count; i++) {
+        struct rr_candidate *one = &d->candidates[i];
+        refresh_one(d, d->slots.ready[i], one);
+        if (!one->eligible)
+            continue;
+        d->room++;
+        uint64_t load_of_one = (uint64_t)one->pending + one->inflight;
+        if (load_of_one < fewest)
+            fewest = load_of_one;
+    }
+    d->fewest = fewest == UINT64_MAX ? 0 : (uint32_t)fewest;
+}
+
+/* A worker that died or forked inside a take leaves its counts wrong by one for ever. What stays wrong
+ * for two looks, while nothing moves, is set right by the kernel's count. 1: look again. */
+int rr__settle(struct rr__worker *worker)
+{
+    uint64_t handled = load(&worker->board->received) + load(&worker->board->lost);
+    uint64_t pending = worker->given - handled;
+
+    if (load(&worker->board->received) == 0 || pending == worker->queued) {
+        worker->odd_received = UINT64_MAX;
+        return 0;
+    }
+    if (worker->odd_received == handled && worker->odd_given == worker->given) {
+        worker->given = handled + worker->queued;
+        worker->odd_received = UINT64_MAX;
+        return 0;
+    }
+    worker->odd_received = handled;
+    worker->odd_given = worker->given;
+    return 1;
+}
+
+int rr__next(const struct rr__dispatcher *d)
+{
+    return rr_pick(d->settings.policy, d->candidates, d->slots.ready_count, d->slots.turn, d->fewest,
+                   d->settings.band);
+}

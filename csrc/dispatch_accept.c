@@ -1,0 +1,290 @@
+/* Owns the listeners: which are armed, accepting in rounds, what accept's errors mean, and the gate
+ * before a close. Must not know channels. Before accept is tried, somebody must have room. */
+#include <errno.h>
+#include <string.h>
+
+#include "dispatcher.h"
+#include "sock.h"
+
+#define PAUSE_FIRST (10 * RR__MS)
+#define PAUSE_MOST RR__SECOND
+#define FULL_RETRY_MOST (10 * RR__MS)
+
+void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted)
+{
+    int index = (int)(listener - d->listeners);
+
+    if (wanted && listener->state == RR__DISARMED) {
+        int result = rr__poller_add(&d->poller, listener->fd, rr__tag(RR__TAG_LISTENER, index));
+        listener->state = result < 0 ? RR__DISARMED : RR__ARMED;
+        listener->quiet_ns = d->now + listener->quiet;
+    } else if (!wanted && listener->state == RR__ARMED) {
+        rr__poller_remove(&d->poller, listener->fd);
+        listener->state = RR__DISARMED;
+        listener->readable = 0;
+    }
+}
+
+static void arm_all(struct rr__dispatcher *d, int wanted)
+{
+    for (int i = 0; i < d->listener_count; i++) {
+        struct rr__listener *listener = &d->listeners[i];
+        if (!wanted || d->now >= listener->retry_ns)
+            rr__arm(d, listener, wanted);
+    }
+}
+
+static void tell_full(struct rr__dispatcher *d)
+{
+    if (d->full_told_ns && d->now - d->full_told_ns < RR__SECOND)
+        return;
+    d->full_told_ns = d->now;
+    d->full_told = 1;
+    rr__event(d, RR_EVENT_FULL, 0, 0);
+}
+
+/* Nobody has room: the backlog holds. Room shows itself by a timer (EPOLLOUT comes too late) that
+ * grows with how long it lasts, or by any event; with nobody ready only an event can help. */
+static void become_full(struct rr__dispatcher *d)
+{
+    if (!d->full) {
+        d->full = 1;
+        d->full_ns = d->now;
+        arm_all(d, 0);
+        tell_full(d);
+    }
+    uint64_t retry = (d->now - d->full_ns) / 16;
+    if (retry < RR__MS)
+        retry = RR__MS;
+    if (retry > FULL_RETRY_MOST)
+        retry = FULL_RETRY_MOST;
+    int hopeful = d->slots.ready_count > 0 || d->hand.count > 0 || d->collected_count > 0;
+    d->retry_ns = hopeful ? d->now + retry : 0;
+}
+
+static void become_roomy(struct rr__dispatcher *d)
+{
+    if (!d->full)
+        return;
+    d->full = 0;
+    d->retry_ns = 0;
+    arm_all(d, 1);
+    if (d->full_told)
+        rr__event(d, RR_EVENT_ROOM, 0, 0);
+    d->full_told = 0;
+    /* It was disarmed while something waited: look at once instead of asking the poller first. */
+    for (int i = 0; i < d->listener_count; i++)
+        d->listeners[i].readable = d->listeners[i].state == RR__ARMED;
+}
+
+static void tell_error(struct rr__dispatcher *d, struct rr__listener *listener, int error,
+                       uint64_t pause)
+{
+    struct rr_control event = {.version = RR_CONTROL_VERSION,
+                               .kind = RR_EVENT_ACCEPT_ERROR,
+                               .result = -error,
+                               .listener = (uint32_t)(listener - d->listeners),
+                               .value = {pause}};
+
+    if (!pause && listener->error_told_ns && d->now - listener->error_told_ns < RR__SECOND)
+        return;
+    listener->error_told_ns = d->now;
+    rr__tell(d, &event);
+}
+
+static void pause_listener(struct rr__dispatcher *d, struct rr__listener *listener, int error)
+{
+    uint64_t pause = listener->pause_ns ? 2 * listener->pause_ns : PAUSE_FIRST;
+
+    listener->pause_ns = pause < PAUSE_MOST ? pause : PAUSE_MOST;
+    listener->retry_ns = d->now + listener->pause_ns;
+    rr__arm(d, listener, 0);
+    tell_error(d, listener, error, listener->pause_ns);
+}
+
+void rr__listener_drop(struct rr__dispatcher *d, struct rr__listener *listener, int state)
+{
+    rr__arm(d, listener, 0);
+    if (listener->closing && listener->told) {
+        struct rr_control answer = {.version = RR_CONTROL_VERSION,
+                                    .kind = RR_CONTROL_LISTENER_CLOSE,
+                                    .sequence = listener->sequence,
+                                    .listener = (uint32_t)(listener - d->listeners),
+                                    .value = {listener->accepted}};
+        rr__tell(d, &answer);
+    }
+    d->system->close(listener->fd);
+    listener->fd = -1;
+    listener->state = (uint8_t)state;
+    listener->closing = 0;
+}
+
+static void fail_listener(struct rr__dispatcher *d, struct rr__listener *listener, int error)
+{
+    struct rr_control event = {.version = RR_CONTROL_VERSION,
+                               .kind = RR_EVENT_LISTENER_FAILED,
+                               .result = -error,
+                               .listener = (uint32_t)(listener - d->listeners)};
+
+    /* A gated AF_UNIX listener that is empty says EINVAL: it has given all it had. */
+    if (!listener->closing)
+        rr__tell(d, &event);
+    rr__listener_drop(d, listener, listener->closing ? RR__CLOSED : RR__FAILED);
+}
+
+/* 1: go on with this listener in this round. */
+static int accept_failed(struct rr__dispatcher *d, struct rr__listener *listener, int error)
+{
+    switch (rr__accept_trouble(error)) {
+    case RR__DRY:
+        listener->readable = 0;
+        return 0;
+    case RR__NEXT:
+        d->accept_errors += error != EINTR;
+        if (error != EINTR)
+            tell_error(d, listener, error, 0);
+        return 1;
+    case RR__PAUSE:
+        d->accept_errors++;
+        pause_listener(d, listener, error);
+        return 0;
+    default:
+        d->accept_errors++;
+        fail_listener(d, listener, error);
+        return 0;
+    }
+}
+
+static void note_accepted(struct rr__dispatcher *d, struct rr__listener *listener, int fd,
+                          socklen_t length)
+{
+    struct rr__hand *hand = &d->hand;
+
+    d->now = d->system->now();
+    d->accepted++;
+    listener->accepted++;
+    listener->pause_ns = 0;
+    listener->quiet_ns = d->now + listener->quiet;
+    hand->message.accepted_ns = d->now;
+    hand->message.peer_length = length < RR_PEER_SIZE ? (uint32_t)length : RR_PEER_SIZE;
+    hand->fds[0] = fd;
+    hand->count = 1;
+    hand->listener = (int)(listener - d->listeners);
+}
+
+/* Who is next, from fresh counts: they are read again after as many picks as there are workers, so
+ * that it costs one reading per connection whatever their number. */
+static int next_worker(struct rr__dispatcher *d, int listener)
+{
+    if (d->since_refresh++ >= d->slots.ready_count)
+        rr__refresh(d);
+    int index = rr__next(d);
+    if (index < 0) {
+        rr__refresh(d);
+        index = rr__next(d);
+    }
+    return index >= 0 && listener < d->slots.ready[index]->channels ? index : -1;
+}
+
+/* Accepts up to `quota`; 1 when a whole round brought errors only. */
+static int accept_some(struct rr__dispatcher *d, struct rr__listener *listener, uint32_t quota)
+{
+    uint32_t failed = 0;
+
+    for (uint32_t done = 0; done < quota; done++) {
+        int index = next_worker(d, (int)(listener - d->listeners));
+        if (index < 0) {
+            become_full(d);
+            break;
+        }
+        socklen_t length = RR_PEER_SIZE;
+        int fd = d->system->accept(listener->fd, (struct sockaddr *)d->hand.message.peer, &length);
+        if (fd < 0) {
+            failed++;
+            if (!accept_failed(d, listener, -fd))
+                return 0;
+            continue;
+        }
+        note_accepted(d, listener, fd, length);
+        if (rr__give(d, index, &d->hand) < 0 && rr__place(d, &d->hand, 0) > 0) {
+            become_full(d);
+            break;
+        }
+    }
+    return failed == quota;
+}
+
+static void accept_round(struct rr__dispatcher *d)
+{
+    uint32_t quota = d->settings.round;
+    int fresh = 0;
+
+    for (int step = 0; step < d->listener_count && !d->full; step++) {
+        struct rr__listener *listener =
+            &d->listeners[(d->listener_first + step) % d->listener_count];
+        if (listener->state != RR__ARMED || !listener->readable)
+            continue;
+        listener->readable = 0; /* level-triggered: the poller says it again */
+        if (!fresh++)
+            rr__refresh(d);
+        if (accept_some(d, listener, quota))
+            /* Errors only: it must not keep the others from their turn. */
+            pause_listener(d, listener, ECONNABORTED);
+    }
+    if (d->listener_count > 0)
+        d->listener_first = (d->listener_first + 1) % d->listener_count;
+}
+
+void rr__accept_all(struct rr__dispatcher *d)
+{
+    int held = 0;
+
+    if (d->full || d->hand.count > 0 || d->collected_count > 0) {
+        rr__refresh(d);
+        held = rr__retry_held(d);
+        if (held > 0 || d->room == 0)
+            become_full(d);
+        else
+            become_roomy(d);
+    }
+    if (!d->full) {
+        d->hand.message.version = RR_PROTOCOL;
+        d->hand.message.kind = RR_KIND_CONNECTION;
+        d->hand.message.flags = 0;
+        accept_round(d);
+    }
+    rr__flush(d);
+    if (d->collected_count > 0)
+        become_full(d);
+}
+
+void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *listener,
+                              uint64_t quiet, uint64_t limit)
+{
+    rr_gate(listener->fd);
+    listener->closing = 1;
+    listener->accepted = 0;
+    listener->quiet = quiet;
+    listener->quiet_ns = d->now + quiet;
+    listener->limit_ns = d->now + limit;
+    listener->readable = listener->state == RR__ARMED;
+}
+
+/* Pauses that are over, and closes whose time has come. */
+void rr__listeners_due(struct rr__dispatcher *d)
+{
+    for (int i = 0; i < d->listener_count; i++) {
+        struct rr__listener *listener = &d->listeners[i];
+        if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
+            continue;
+        if (listener->retry_ns && d->now >= listener->retry_ns) {
+            listener->retry_ns = 0;
+            if (!d->full)
+                rr__arm(d, listener, 1);
+        }
+        int quiet = listener->state == RR__ARMED && !listener->readable &&
+                    d->now >= listener->quiet_ns;
+        if (listener->closing && (quiet || d->now >= listener->limit_ns))
+            rr__listener_drop(d, listener, RR__CLOSED);
+    }
+}

@@ -1,0 +1,212 @@
+/* Owns the way of a connection from a hand into a worker's channel, and the accounting of it. Must not
+ * know where the connection came from. A connection leaves the hand only when the kernel took it. */
+#include <errno.h>
+#include <string.h>
+
+#include "dispatcher.h"
+
+/* The turn goes to the one after `index`. */
+void rr__advance(struct rr__dispatcher *d, int index)
+{
+    d->slots.turn = index + 1 < d->slots.ready_count ? index + 1 : 0;
+}
+
+/* Full for now (also ETOOMANYREFS: this user's fds in flight): EPOLLOUT would lie, so ask again soon. */
+static void pause_worker(struct rr__dispatcher *d, struct rr__worker *worker)
+{
+    worker->pause_ns = d->now + RR__MS;
+    if (worker->ready_index >= 0)
+        d->candidates[worker->ready_index].eligible = 0;
+}
+
+static void note_sent(struct rr__dispatcher *d, struct rr__channel *channel, int count)
+{
+    channel->sent_ns[channel->sent % RR__RING] = d->now;
+    channel->counts[channel->sent % RR__RING] = (uint8_t)count;
+    channel->sent++;
+    rr__watch_soon(d, d->now + d->settings.stall_timeout);
+}
+
+static int send_message(struct rr__dispatcher *d, struct rr__worker *worker, int index,
+                        const struct rr_message *message, const int *fds)
+{
+    struct rr__channel *channel = &worker->channel[index];
+    int result = d->system->send(channel->sender, message, fds);
+
+    if (result < 0)
+        return result;
+    for (int i = 0; i < message->count; i++)
+        d->system->close(fds[i]);
+    note_sent(d, channel, message->count);
+    worker->sent += message->count;
+    worker->given += message->count;
+    worker->last_given_ns = d->now;
+    __atomic_store_n(&worker->board->sent, worker->sent, __ATOMIC_RELEASE);
+    d->sent += message->count;
+    return 0;
+}
+
+/* Sends the first connection of the hand; the peer is known of the first one only. */
+static int send_first(struct rr__dispatcher *d, struct rr__worker *worker, struct rr__hand *hand)
+{
+    hand->message.count = 1;
+    int result = send_message(d, worker, hand->listener, &hand->message, hand->fds);
+    if (result < 0)
+        return result;
+    hand->count--;
+    if (hand->count > 0) {
+        memmove(hand->fds, hand->fds + 1, (size_t)hand->count * sizeof *hand->fds);
+        hand->message.peer_length = 0;
+    }
+    return 0;
+}
+
+static int flush_outbox(struct rr__dispatcher *d, struct rr__worker *worker)
+{
+    struct rr__hand *outbox = &worker->outbox;
+
+    outbox->message.count = (uint8_t)outbox->count;
+    int result = send_message(d, worker, outbox->listener, &outbox->message, outbox->fds);
+    if (result < 0)
+        pause_worker(d, worker);
+    else
+        outbox->count = 0;
+    return result;
+}
+
+/* For a worker that starts all connections of a message at once: a message holds up to `batch`. */
+static int collect(struct rr__dispatcher *d, struct rr__worker *worker, struct rr__hand *hand)
+{
+    struct rr__hand *outbox = &worker->outbox;
+
+    if (outbox->count > 0 && (outbox->listener != hand->listener || outbox->count >= worker->batch)) {
+        int result = flush_outbox(d, worker);
+        if (result < 0)
+            return result;
+    }
+    if (outbox->count == 0) {
+        outbox->message = hand->message;
+        outbox->listener = hand->listener;
+    }
+    if (!worker->collecting)
+        d->collected[d->collected_count++] = worker;
+    worker->collecting = 1;
+    outbox->fds[outbox->count++] = hand->fds[0];
+    hand->count = 0;
+    if (outbox->count >= worker->batch)
+        flush_outbox(d, worker);
+    return 0;
+}
+
+/* Gives the accepted connection in the hand to ready[index]. 0, or -errno with the hand as it was. */
+int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand)
+{
+    struct rr__worker *worker = d->slots.ready[index];
+    struct rr_candidate *one = &d->candidates[index];
+    int result = worker->batch > 1 ? collect(d, worker, hand) : send_first(d, worker, hand);
+
+    if (result < 0) {
+        pause_worker(d, worker);
+        return result;
+    }
+    worker->picks++;
+    one->pending++;
+    one->fresh = 1;
+    if (one->pending >= d->settings.queue_limit)
+        one->eligible = 0;
+    rr__advance(d, index);
+    return 0;
+}
+
+/* Places what is in the hand, one by one, as far as there is room. Moved ones don't change the count
+ * and the turn of `strict`. Connections left in the hand. */
+int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
+{
+    int apart = moved && d->settings.policy == RR_STRICT;
+
+    while (hand->count > 0) {
+        int index = rr_pick(apart ? RR_ROUND_ROBIN : d->settings.policy, d->candidates,
+                            d->slots.ready_count, apart ? d->move_turn : d->slots.turn, d->fewest,
+                            d->settings.band);
+        if (index < 0)
+            break;
+        struct rr__worker *worker = d->slots.ready[index];
+        if (hand->listener >= worker->channels || send_first(d, worker, hand) < 0) {
+            pause_worker(d, worker);
+            continue;
+        }
+        struct rr_candidate *one = &d->candidates[index];
+        one->pending++;
+        if (one->pending >= d->settings.queue_limit)
+            one->eligible = 0;
+        if (apart)
+            d->move_turn = index + 1;
+        else
+            rr__advance(d, index);
+        d->moved += (uint64_t)(moved != 0);
+        worker->picks += (uint64_t)(moved == 0);
+    }
+    return hand->count;
+}
+
+/* Back into the channel that it came from: nothing is lost when nobody else can have it. */
+int rr__put_back(struct rr__dispatcher *d, struct rr__worker *worker, int channel,
+                 struct rr__hand *hand)
+{
+    hand->listener = channel;
+    while (hand->count > 0) {
+        int result = send_first(d, worker, hand);
+        if (result < 0)
+            return result;
+    }
+    return 0;
+}
+
+int rr__send_probe(struct rr__dispatcher *d, struct rr__worker *worker, int channel)
+{
+    struct rr_message probe = {.version = RR_PROTOCOL,
+                               .kind = RR_KIND_PROBE,
+                               .count = 1,
+                               .accepted_ns = d->now};
+    int result = d->system->send(worker->channel[channel].sender, &probe, &d->null);
+
+    if (result == 0)
+        note_sent(d, &worker->channel[channel], 0);
+    return result;
+}
+
+/* Sends what was collected in this round. What finds no room stays collected. */
+void rr__flush(struct rr__dispatcher *d)
+{
+    int kept = 0;
+
+    for (int i = 0; i < d->collected_count; i++) {
+        struct rr__worker *worker = d->collected[i];
+        worker->collecting = worker->outbox.count > 0 && flush_outbox(d, worker) < 0;
+        if (worker->collecting)
+            d->collected[kept++] = worker;
+    }
+    d->collected_count = kept;
+}
+
+/* Tries again to place what is held. Connections that are still held: nothing is accepted then. */
+int rr__retry_held(struct rr__dispatcher *d)
+{
+    int kept = 0, held = 0;
+
+    if (d->hand.count > 0)
+        held += rr__place(d, &d->hand, 0);
+    for (int i = 0; i < d->collected_count; i++) {
+        struct rr__worker *worker = d->collected[i];
+        int usable = worker->state == RR_STATE_READY && d->now >= worker->pause_ns;
+        if (worker->outbox.count > 0 && usable && !worker->stalled)
+            flush_outbox(d, worker);
+        if (worker->outbox.count > 0)
+            held += rr__place(d, &worker->outbox, 0);
+        worker->collecting = worker->outbox.count > 0;
+        if (worker->collecting)
+            d->collected[kept++] = worker;
+    }
+    d->collected_count = kept;
+    return held;
+}

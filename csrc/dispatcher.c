@@ -1,0 +1,240 @@
+/* Owns the loop: waits for listeners, control, pidfds, reclaimers and the next deadline, and lets each
+ * have its turn. Nothing waits inside. All memory is mapped at the start. */
+#include "dispatcher.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "os.h"
+
+#define LEAVE_QUIET_NS (50 * RR__MS)
+#define LEAVE_LISTENERS_NS (2 * RR__SECOND)
+#define LEAVE_NS (30 * RR__SECOND)
+
+static int close_fd(int fd)
+{
+    return close(fd) < 0 ? -errno : 0;
+}
+
+const struct rr__system rr__system_real = {
+    .accept = rr__accept,
+    .send = rr_send,
+    .pending = rr_pending,
+    .close = close_fd,
+    .now = rr_now_ns,
+    .fork = rr__fork_quiet,
+};
+
+void rr__close(struct rr__dispatcher *d, int *fd)
+{
+    if (*fd >= 0)
+        d->system->close(*fd);
+    *fd = -1;
+}
+
+static void sooner(uint64_t *deadline, uint64_t other)
+{
+    if (other && other < *deadline)
+        *deadline = other;
+}
+
+/* Milliseconds to the next deadline, rounded up; -1 when there is none: an idle dispatcher sleeps. */
+static int timeout(const struct rr__dispatcher *d)
+{
+    uint64_t deadline = UINT64_MAX;
+
+    sooner(&deadline, d->retry_ns);
+    sooner(&deadline, d->watch_ns);
+    sooner(&deadline, d->reap_ns);
+    sooner(&deadline, d->told_ns);
+    sooner(&deadline, d->leave_ns);
+    for (int i = 0; i < d->listener_count; i++) {
+        const struct rr__listener *listener = &d->listeners[i];
+        if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
+            continue;
+        sooner(&deadline, listener->retry_ns);
+        if (listener->closing) {
+            sooner(&deadline, listener->limit_ns);
+            if (listener->state == RR__ARMED)
+                sooner(&deadline, listener->quiet_ns);
+        }
+    }
+    if (deadline == UINT64_MAX)
+        return -1;
+    uint64_t now = d->system->now();
+    if (deadline <= now)
+        return 0;
+    uint64_t left = (deadline - now + RR__MS - 1) / RR__MS;
+    return left < 60000 ? (int)left : 60000;
+}
+
+/* The primary is gone: accept what the backlogs hold, hand it out, and end when nothing waits. */
+static void leave(struct rr__dispatcher *d)
+{
+    rr__poller_remove(&d->poller, d->control);
+    d->leaving = 1;
+    d->told_count = 0;
+    d->told_ns = 0;
+    d->leave_ns = d->now + LEAVE_NS;
+    for (int i = 0; i < d->listener_count; i++) {
+        struct rr__listener *listener = &d->listeners[i];
+        if (listener->state == RR__ARMED || listener->state == RR__DISARMED)
+            rr__listener_start_close(d, listener, LEAVE_QUIET_NS, LEAVE_LISTENERS_NS);
+    }
+}
+
+static int may_end(struct rr__dispatcher *d)
+{
+    int alive = 0, busy = d->hand.count > 0 || d->collected_count > 0;
+
+    if (d->now >= d->leave_ns)
+        return 1;
+    for (int i = 0; i < d->listener_count; i++)
+        busy |= d->listeners[i].state == RR__ARMED || d->listeners[i].state == RR__DISARMED;
+    for (int i = 0; i < d->slots.used_count; i++) {
+        struct rr__worker *worker = d->slots.used[i];
+        rr__measure(d, worker);
+        alive |= worker->state != RR_STATE_DEAD;
+        busy |= !rr__worker_idle(worker);
+    }
+    rr__watch_soon(d, d->now + 10 * RR__MS);
+    return !alive || !busy;
+}
+
+static void handle(struct rr__dispatcher *d, uint64_t tag)
+{
+    int index = (int)(uint32_t)tag;
+
+    switch ((enum rr__tag)(tag >> 32)) {
+    case RR__TAG_CONTROL:
+        if (!d->leaving && !rr__serve_control(d))
+            leave(d);
+        break;
+    case RR__TAG_LISTENER:
+        d->listeners[index].readable = 1;
+        break;
+    case RR__TAG_WORKER:
+        rr__worker_died(d, &d->workers[index]);
+        break;
+    case RR__TAG_RECLAIMER:
+        rr__reclaim_answer(d, &d->reclaimers[index]);
+        break;
+    }
+}
+
+/* A worker's death in the same round as its removal must not meet whoever got its place. */
+static int still_there(const struct rr__dispatcher *d, uint64_t tag)
+{
+    return tag >> 32 != RR__TAG_WORKER || d->workers[(uint32_t)tag].used;
+}
+
+static int run_round(struct rr__dispatcher *d)
+{
+    int count = rr__poller_wait(&d->poller, d->events, timeout(d));
+
+    if (count < 0)
+        return count;
+    d->now = d->system->now();
+    d->rounds++;
+    for (int i = 0; i < count; i++)
+        if (still_there(d, d->events[i].tag))
+            handle(d, d->events[i].tag);
+    if (d->told_ns && d->now >= d->told_ns)
+        rr__talk(d);
+    rr__watch(d);
+    rr__reclaim(d);
+    rr__reclaim_reap(d);
+    rr__listeners_due(d);
+    rr__accept_all(d);
+    if (d->leaving && may_end(d))
+        d->ended = 1;
+    return 0;
+}
+
+static void drop(struct rr__dispatcher *d, struct rr__hand *hand)
+{
+    d->lost += (uint64_t)hand->count;
+    while (hand->count > 0)
+        d->system->close(hand->fds[--hand->count]);
+}
+
+/* What is held when a STOP comes goes to whoever can have it. */
+static void empty_hands(struct rr__dispatcher *d)
+{
+    rr__reclaim_end(d);
+    rr__refresh(d);
+    rr__retry_held(d);
+    for (int i = 0; i < d->slots.used_count; i++) {
+        struct rr__worker *worker = d->slots.used[i];
+        if (worker->outbox.count > 0)
+            rr__put_back(d, worker, worker->outbox.listener, &worker->outbox);
+        if (d->hand.count > 0 && d->hand.listener < worker->channels)
+            rr__put_back(d, worker, d->hand.listener, &d->hand);
+        drop(d, &worker->outbox);
+    }
+    drop(d, &d->hand);
+    rr__talk(d);
+}
+
+static void close_all(struct rr__dispatcher *d)
+{
+    while (d->slots.used_count > 0)
+        rr__worker_close(d, d->slots.used[d->slots.used_count - 1]);
+    for (int i = 0; i < d->listener_count; i++) {
+        if (d->listeners[i].state == RR__ARMED)
+            rr__poller_remove(&d->poller, d->listeners[i].fd);
+        if (d->listeners[i].state == RR__ARMED || d->listeners[i].state == RR__DISARMED)
+            rr__close(d, &d->listeners[i].fd);
+    }
+    rr__close(d, &d->null);
+    rr__poller_close(&d->poller);
+    rr__close(d, &d->control);
+}
+
+static int set_up(struct rr__dispatcher *d)
+{
+    d->settings = (struct rr__settings){.queue_limit = 32,
+                                        .stall_timeout = 10 * RR__MS,
+                                        .band = 8,
+                                        .round = RR__DEFAULT_ROUND};
+    d->null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (d->null < 0)
+        return -errno;
+    int result = rr__poller_open(&d->poller);
+    if (result < 0)
+        return result;
+    d->now = d->system->now();
+    result = rr__poller_add(&d->poller, d->control, rr__tag(RR__TAG_CONTROL, 0));
+    if (result == 0)
+        rr__event(d, RR_EVENT_STARTED, 0, (uint64_t)getpid());
+    return result;
+}
+
+int rr__dispatcher_run(int control, const struct rr__system *system)
+{
+    struct rr__dispatcher *d =
+        mmap(NULL, sizeof *d, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    if (d == MAP_FAILED) {
+        int error = errno;
+        close(control);
+        return -error;
+    }
+    d->system = system;
+    d->control = control;
+    d->null = d->poller.fd = -1;
+    int result = set_up(d);
+    while (result == 0 && !d->ended)
+        result = run_round(d);
+    empty_hands(d);
+    close_all(d);
+    munmap(d, sizeof *d);
+    return result;
+}
+
+int rr_dispatcher_run(int control)
+{
+    return rr__dispatcher_run(control, &rr__system_real);
+}

@@ -1,0 +1,234 @@
+/* The dispatcher's tables and what its files call in each other. Nothing here grows after start. */
+#ifndef RR_DISPATCHER_H
+#define RR_DISPATCHER_H
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include "poller.h"
+#include "rrdispatch.h"
+
+enum {
+    RR__RING = 128,      /* messages of a channel whose send time is kept: more than ever wait */
+    RR__RECLAIMERS = 64, /* helpers at a time, those given up included */
+    RR__TOLD_MAX = 1024, /* control messages waiting for the primary */
+    RR__DEFAULT_ROUND = 64,
+};
+
+#define RR__MS 1000000ull
+#define RR__SECOND 1000000000ull
+#define RR__RECLAIM_NS (20 * RR__MS)
+
+/* The world as the loop sees it; tests put another one in its place. All return -errno on failure. */
+struct rr__system {
+    int (*accept)(int listener, struct sockaddr *peer, socklen_t *length);
+    int (*send)(int channel, const struct rr_message *message, const int *fds);
+    int (*pending)(int channel);
+    int (*close)(int fd);
+    uint64_t (*now)(void);
+    pid_t (*fork)(void);
+};
+extern const struct rr__system rr__system_real;
+
+/* Connections that have no place yet. The fds are the holder's. */
+struct rr__hand {
+    struct rr_message message;
+    int fds[RR_BATCH_MAX];
+    int count;
+    int listener;
+};
+
+struct rr__channel {
+    int sender, receiver;
+    uint64_t sent;      /* messages, probes included */
+    uint64_t left;      /* of them, those that were seen to have left the queue */
+    uint64_t reclaimed; /* of those, taken back by us */
+    uint64_t sent_ns[RR__RING];
+    uint8_t counts[RR__RING]; /* connections in the message; 0 = probe */
+};
+
+struct rr__worker {
+    /* the hot part */
+    struct rr_scoreboard *board;
+    uint64_t given;      /* connections sent and not taken back, corrected by what SIOCINQ says */
+    uint64_t last_given_ns;
+    uint64_t pause_ns;   /* its channel is full: not before */
+    uint32_t capacity;
+    uint8_t used, state, stalled, batch, channels;
+    uint8_t collecting;  /* it is in collected[] */
+    uint8_t probing;     /* a probe is in oldest_channel */
+    uint8_t hung;        /* and this was told */
+    uint8_t removing, draining; /* a request waits for its answer */
+    int ready_index; /* in ready[], or -1 */
+    /* as measured last */
+    uint32_t queued;     /* connections in its channels */
+    uint64_t oldest_ns;  /* when the oldest message that waits was sent */
+    int oldest_channel;
+    uint64_t taken;      /* messages that it took itself */
+    /* stall, take-back, drain */
+    uint64_t stalled_ns, taken_at_stall, odd_received, odd_given;
+    int reclaimer;       /* index of the one at work for it, or -1 */
+    uint32_t remove_sequence, drain_sequence;
+    uint64_t moved_before; /* moved_away when it died, or when the drain began */
+    /* who it is, and totals */
+    uint32_t id, slot, generation;
+    int pidfd, board_fd, lifeline;
+    uint64_t sent, moved_away, picks;
+    struct rr__hand outbox; /* collected for one message of a batch worker */
+    struct rr__channel channel[RR_MAX_LISTENERS];
+};
+
+enum rr__listener_state { RR__ABSENT, RR__ARMED, RR__DISARMED, RR__FAILED, RR__CLOSED };
+
+struct rr__listener {
+    int fd;
+    uint8_t state, readable, closing;
+    uint8_t told;                /* the close was asked for: it is answered */
+    uint64_t retry_ns, pause_ns; /* after EMFILE and its like */
+    uint64_t error_told_ns;      /* when an accept error was told last */
+    uint32_t sequence;           /* of LISTENER_CLOSE */
+    uint64_t quiet, quiet_ns, limit_ns, accepted;
+};
+
+enum rr__reclaimer_state { RR__FREE, RR__IDLE, RR__ASKED, RR__LATE, RR__HOLDING, RR__ENDING };
+
+struct rr__reclaimer {
+    uint8_t state;
+    uint8_t unpolled; /* its answer found no room in our fd table: asked for again by the timer */
+    pid_t pid;
+    int link;
+    struct rr__worker *worker;
+    int channel;
+    uint64_t deadline_ns;
+    struct rr__hand hand;
+};
+
+struct rr__settings {
+    int policy;
+    uint32_t queue_limit, band, round;
+    uint64_t stall_timeout, heartbeat_timeout;
+    int no_take_back, no_probe;
+};
+
+struct rr__slots {
+    struct rr__worker *used[RR_MAX_WORKERS];  /* all, by slot and generation */
+    struct rr__worker *ready[RR_MAX_WORKERS]; /* the READY ones, in the order of the turn */
+    int used_count, ready_count;
+    int turn;
+    uint32_t next_slot; /* the turn, while ready[] is made anew */
+};
+
+struct rr__dispatcher {
+    const struct rr__system *system;
+    struct rr__settings settings;
+    uint64_t now;
+    int control, null, ended, leaving, result;
+    uint64_t leave_ns;                 /* the primary is gone: the end, at the latest */
+    struct rr__poller poller;
+    struct rr__event events[RR__EVENTS];
+
+    struct rr__slots slots;
+    struct rr_candidate candidates[RR_MAX_WORKERS];
+    uint32_t fewest;
+    int room, since_refresh, stalled;
+    int move_turn;
+
+    int full, full_told;
+    uint64_t full_ns, full_told_ns, retry_ns;
+    struct rr__hand hand;              /* accepted, and its worker's channel was full */
+    struct rr__worker *collected[RR_MAX_WORKERS];
+    int collected_count;
+
+    uint64_t watch_ns, reap_ns;        /* 0 = nothing to watch */
+    int wanting;                       /* somebody's queue is to be taken back */
+    uint64_t accepted, sent, moved, accept_errors, lost, abandoned, rounds;
+
+    struct rr_control told[RR__TOLD_MAX];
+    int told_first, told_count;
+    uint64_t told_ns;                  /* when to try again to tell; 0 = nothing waits */
+    int deaf;                          /* too much to tell: no requests are read */
+
+    int listener_count, listener_first;
+    struct rr__listener listeners[RR_MAX_LISTENERS];
+    struct rr__reclaimer reclaimers[RR__RECLAIMERS];
+    struct rr__worker workers[RR_MAX_WORKERS];
+};
+
+enum rr__tag { RR__TAG_CONTROL, RR__TAG_LISTENER, RR__TAG_WORKER, RR__TAG_RECLAIMER };
+static inline uint64_t rr__tag(enum rr__tag kind, int index)
+{
+    return (uint64_t)kind << 32 | (uint32_t)index;
+}
+
+/* slots.c: the table of workers; pure */
+struct rr__worker *rr__slots_find(const struct rr__slots *slots, uint32_t id);
+void rr__slots_insert(struct rr__slots *slots, struct rr__worker *worker);
+void rr__slots_remove(struct rr__slots *slots, struct rr__worker *worker);
+void rr__slots_rebuild(struct rr__slots *slots);
+
+/* candidates.c: what the policy sees, and where SIOCINQ is asked */
+void rr__measure(struct rr__dispatcher *d, struct rr__worker *worker);
+void rr__refresh(struct rr__dispatcher *d);
+int rr__settle(struct rr__worker *worker);
+int rr__next(const struct rr__dispatcher *d);
+
+/* dispatch_send.c: from a hand into a channel */
+void rr__advance(struct rr__dispatcher *d, int index);
+int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand);
+int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved);
+int rr__put_back(struct rr__dispatcher *d, struct rr__worker *worker, int channel,
+                 struct rr__hand *hand);
+int rr__send_probe(struct rr__dispatcher *d, struct rr__worker *worker, int channel);
+void rr__flush(struct rr__dispatcher *d);
+int rr__retry_held(struct rr__dispatcher *d);
+
+/* dispatch_accept.c: from the backlogs into a hand; armed or not */
+void rr__accept_all(struct rr__dispatcher *d);
+void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted);
+void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *listener,
+                              uint64_t quiet, uint64_t limit);
+void rr__listener_drop(struct rr__dispatcher *d, struct rr__listener *listener, int state);
+void rr__listeners_due(struct rr__dispatcher *d);
+
+enum { RR__LATER = 1 }; /* the answer comes when it is done */
+
+/* dispatch_requests.c: the primary's requests. Takes what it keeps out of fds (-1). 0, RR__LATER or -errno;
+ * the answer's values are in *answer. */
+int rr__request(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count,
+                struct rr_control *answer);
+
+/* talk.c: what is told to the primary */
+void rr__tell(struct rr__dispatcher *d, const struct rr_control *message);
+void rr__event(struct rr__dispatcher *d, int kind, uint32_t worker, uint64_t value);
+void rr__answer(struct rr__dispatcher *d, int kind, uint32_t sequence, uint32_t worker,
+                uint64_t value);
+void rr__talk(struct rr__dispatcher *d);
+/* 0 when the primary is gone, else 1. */
+int rr__serve_control(struct rr__dispatcher *d);
+
+/* lifecycle.c: a worker's states */
+int rr__worker_add(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count);
+int rr__worker_idle(const struct rr__worker *worker);
+void rr__worker_enter(struct rr__dispatcher *d, struct rr__worker *worker, int state);
+void rr__worker_died(struct rr__dispatcher *d, struct rr__worker *worker);
+void rr__worker_close(struct rr__dispatcher *d, struct rr__worker *worker);
+void rr__worker_unstall(struct rr__dispatcher *d, struct rr__worker *worker);
+
+/* watch.c: stalled, recovered, hung; drained, removed */
+void rr__watch_soon(struct rr__dispatcher *d, uint64_t when);
+void rr__watch(struct rr__dispatcher *d);
+void rr__watch_stalled(struct rr__dispatcher *d);
+
+/* reclaimer.c and reclaim.c: the helper's process, and asking it */
+void rr__reclaimer_child(int channel, int link) __attribute__((noreturn));
+void rr__reclaim(struct rr__dispatcher *d);
+void rr__reclaim_answer(struct rr__dispatcher *d, struct rr__reclaimer *reclaimer);
+void rr__reclaim_reap(struct rr__dispatcher *d);
+void rr__reclaim_end(struct rr__dispatcher *d);
+int rr__reclaim_wanted(const struct rr__dispatcher *d, const struct rr__worker *worker);
+
+/* dispatcher.c */
+void rr__close(struct rr__dispatcher *d, int *fd);
+int rr__dispatcher_run(int control, const struct rr__system *system);
+
+#endif

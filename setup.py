@@ -1,0 +1,83 @@
+"""Builds what pyproject.toml cannot say: the extension module and the dispatcher's executable.
+
+Both are linked from the same sources (``csrc/sources.txt``). Without a C compiler, or without cffi,
+the build goes on: the package then runs on its pure-Python twin of the core.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, LinkError, PlatformError
+
+ROOT = Path(__file__).parent.resolve()
+PROGRAM = "rr-dispatcher"
+FAILURES = (CompileError, LinkError, PlatformError, OSError)
+
+
+def load_builder() -> ModuleType | None:
+    """build.py without its package, whose import would look for the extension."""
+    spec = importlib.util.spec_from_file_location("rr_build", ROOT / "rrdispatch/_core/build.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ImportError as error:
+        print(f"warning: {error}: building without the C core", file=sys.stderr)
+        return None
+    return module
+
+
+BUILDER = load_builder()
+
+
+class BuildCore(build_ext):
+    """Extension first, then the executable; a failure of either leaves the pure core."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+            self.build_program()
+        except FAILURES as error:
+            message = f"the C core was not built ({error}); rrdispatch will run its pure-Python core"
+            self.announce(f"warning: {message}", level=3)
+
+    def get_outputs(self) -> list[str]:
+        """What an installation may list: only what is really there."""
+        outputs: list[str] = super().get_outputs()
+        return [path for path in [*outputs, str(self.program_path())] if Path(path).exists()]
+
+    def program_path(self) -> Path:
+        """Beside the extension module, in the build directory or in the source tree."""
+        base = ROOT if self.inplace else Path(self.build_lib)
+        return base / "rrdispatch" / "_core" / PROGRAM
+
+    def build_program(self) -> None:
+        if BUILDER is None:
+            return
+        objects = self.compiler.compile(
+            BUILDER.sources("core", BUILDER.system_group(), "program"),
+            output_dir=str(Path(self.build_temp) / "program"),
+            macros=[("_GNU_SOURCE", "1")],
+            include_dirs=["csrc"],
+            extra_postargs=["-std=gnu11", "-O2", "-fvisibility=hidden"],
+        )
+        target = self.program_path()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # A dispatcher that runs keeps its file busy: replace it, never write into it.
+        self.compiler.link_executable(objects, PROGRAM + ".new", output_dir=str(target.parent))
+        target.with_name(PROGRAM + ".new").replace(target)
+
+
+options: dict[str, Any] = {"cmdclass": {"build_ext": BuildCore}}
+if BUILDER is not None:
+    options["cffi_modules"] = ["rrdispatch/_core/build.py:ffi"]
+    options["options"] = {"bdist_wheel": {"py_limited_api": "cp310"}}
+
+setup(**options)
