@@ -2,6 +2,7 @@
 #
 #   make demo     an example app on all cores, and the even split of 400 connections
 #   make test     the whole test suite
+#   make accept   the promises at full size (many minutes)
 #   make quick    the suite without its bulk runs
 #   make check    ruff, mypy --strict, the lock file
 #   make san      the C core's tests under ASan, UBSan and TSan (needs cmake)
@@ -16,7 +17,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
 
-.PHONY: demo test quick check san bench load wheel docs lock wheels clean
+.PHONY: demo test accept quick check san bench load wheel docs lock wheels clean
 
 # The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
 $(VENV)/installed: pyproject.toml pylock.toml
@@ -39,6 +40,9 @@ demo: $(VENV)/built
 
 test: $(VENV)/built
 	$(BIN)/python -m pytest
+
+accept: $(VENV)/built
+	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
 
 quick: $(VENV)/built
 	$(BIN)/python -m pytest -m "not slow"

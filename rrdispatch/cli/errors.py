@@ -36,7 +36,7 @@ def guarded(action: Callable[[], object]) -> int:
     except BrokenPipeError:
         # The reader of our stdout left (`| head`). Python would complain again at its own flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 0
+        return Error.exit_code
 
 
 def tell(error: Error) -> None:

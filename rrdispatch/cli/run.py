@@ -49,12 +49,26 @@ def gather(typed: Mapping[str, Any], environ: Mapping[str, str], config: str | N
             "TARGET is missing: there is nothing to run",
             hint='rrdispatch run app:app, or target = "app:app" in rrdispatch.toml',
         )
-    if settings.cwd is not None and not os.path.isdir(settings.cwd):
-        source = settings.sources.get("cwd", "cwd")
-        raise ConfigError(f"{source}: {settings.cwd} is no folder", hint="check the path")
+    check_files(settings)
+    return settings
+
+
+def check_files(settings: Settings) -> None:
+    """Every file that a setting names can be read: said now, not by some worker later."""
+    for key in ("cwd", "env_file", "ssl_certfile", "ssl_keyfile"):
+        path: str | None = getattr(settings, key)
+        if path is None:
+            continue
+        source = settings.sources.get(key, key)
+        if not os.path.exists(path):
+            raise ConfigError(f"{source}: {path} does not exist", hint="check the path")
+        if os.path.isdir(path) != (key == "cwd"):
+            wanted = "a folder" if key == "cwd" else "a file"
+            raise ConfigError(f"{source}: {path} is not {wanted}", hint="check the path")
+        if not os.access(path, os.R_OK):
+            raise ConfigError(f"{source}: {path} may not be read", hint="check its permissions")
     if settings.env_file is not None:
         load_env_file(settings.env_file)
-    return settings
 
 
 def serve(settings: Settings) -> int:
