@@ -152,6 +152,10 @@ class Listener(socket.socket):
             raise BlockingIOError(errno.EAGAIN, "one connection per wake-up")
         try:
             return self.take()
+        except ListenerClosed:
+            # An event loop would log anything else at every turn.
+            self._rest = False
+            raise BlockingIOError(errno.EAGAIN, "drained") from None
         except OSError:
             self._rest = False
             raise

@@ -1,0 +1,117 @@
+"""TLS for WSGI: waitress has none. A handshake never blocks the loop that serves the others.
+
+Owns the TLS state of a connection; its end is counted as that of the connection below.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import threading
+from typing import Any
+
+from rrdispatch.errors import TargetError
+from rrdispatch.worker.connection import Connection
+
+from .options import Options
+
+RECORD = 16384  # what one TLS record can hold: one read of this size leaves nothing in OpenSSL
+
+
+def server_context(options: Options) -> ssl.SSLContext:
+    """The context for a certificate; what does not work is said in our words."""
+    assert options.ssl_certfile is not None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    password = options.ssl_keyfile_password
+    try:
+        context.load_cert_chain(
+            options.ssl_certfile,
+            options.ssl_keyfile,
+            (lambda: password or "") if password else None,
+        )
+    except OSError as error:
+        raise tls_error(options, error) from None
+    return context
+
+
+def tls_error(options: Options, error: OSError) -> TargetError:
+    what = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+    files = " and ".join(f for f in (options.ssl_certfile, options.ssl_keyfile) if f)
+    return TargetError(
+        f"TLS with {files} does not work: {what}",
+        hint="--ssl-certfile and --ssl-keyfile name PEM files that belong together",
+    )
+
+
+class TlsConnection:
+    """The part of a socket that waitress uses, never blocking.
+
+    The loop reads while a task thread writes; OpenSSL wants one at a time.
+    """
+
+    def __init__(self, connection: Connection, context: ssl.SSLContext) -> None:
+        self._peer = connection.peer
+        family = connection.family
+        fd, self._tally = connection.hand_over()
+        plain = socket.socket(family, socket.SOCK_STREAM, connection.proto, fileno=fd)
+        plain.setblocking(False)
+        self._sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self._lock = threading.Lock()
+        self.established = False
+
+    def shake_hands(self) -> None:
+        """One step; ``established`` says whether it was the last. OSError: it failed."""
+        try:
+            with self._lock:
+                self._sock.do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        self.established = True
+
+    def recv(self, size: int) -> bytes:
+        """BlockingIOError: nothing yet; b"": the client said goodbye."""
+        try:
+            with self._lock:
+                return self._sock.recv(max(size, RECORD))
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise _later() from None
+        except ssl.SSLEOFError:
+            return b""
+
+    def send(self, data: bytes) -> int:
+        try:
+            with self._lock:
+                return self._sock.send(data)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise _later() from None
+        except ssl.SSLError as error:
+            # waitress knows what an EPIPE means.
+            raise BrokenPipeError(errno.EPIPE, str(error)) from None
+
+    def close(self) -> None:
+        self._tally.close()
+        if self.established:
+            try:
+                with self._lock:
+                    self._sock.unwrap()  # says goodbye; nobody waits for the answer
+            except (OSError, ValueError):
+                self.established = False
+        self._sock.close()
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def setblocking(self, flag: Any) -> None:
+        """It never blocks."""
+
+    def getsockopt(self, level: int, option: int) -> int:
+        return self._sock.getsockopt(level, option)
+
+    def getpeername(self) -> Any:
+        return self._peer
+
+
+def _later() -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))

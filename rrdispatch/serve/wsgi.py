@@ -1,0 +1,129 @@
+"""Runs a WSGI app by waitress, over the worker's channels.
+
+Owns the loop in the main thread, the signals and the drain. waitress goes on accepting while all
+its threads are blocked; here a connection is only taken when a thread is free for it, so that
+what can't be served now waits where another worker can still have it.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import time
+from typing import Any
+
+from waitress import wasyncore
+from waitress.adjustments import Adjustments
+from waitress.task import ThreadedTaskDispatcher
+
+from rrdispatch.worker.runtime import Runtime
+
+from .limits import RequestLimit
+from .options import Options
+from .proxy import Trust
+from .stopping import exit_now, handled_signals
+from .tls import server_context
+from .wsgi_server import Channel, Server, Shared
+
+logger = logging.getLogger("waitress")
+
+_SPARE_DESCRIPTORS = 64
+
+
+def serve(app: Any, options: Options, runtime: Runtime) -> int:
+    """Until the worker has drained; the exit code."""
+    runner = Runner(app, options, runtime)
+    runner.run()
+    if runner.forced:
+        exit_now(0)
+    return 0
+
+
+class Runner:
+    """One worker's loop. ``forced``: something did not end by the deadline."""
+
+    def __init__(self, app: Any, options: Options, runtime: Runtime) -> None:
+        self._options = options
+        self._runtime = runtime
+        self._map: dict[int, Any] = {}
+        self._threads = ThreadedTaskDispatcher()
+        limit = RequestLimit(options.max_requests)
+        limit.call = runtime.notifier.recycle
+        shared = Shared(
+            app=app,
+            options=options,
+            counts=runtime.counts,
+            trust=Trust(options.forwarded_allow_ips) if options.proxy_headers else None,
+            limit=limit,
+            tls=server_context(options) if options.ssl_certfile else None,
+        )
+        self._shared = shared
+        self._adjustments = _adjustments(options)
+        self._servers: list[Server] = []
+        self._asked = False
+        self.forced = False
+
+    def run(self) -> None:
+        """Start the threads, serve, drain."""
+        for number in handled_signals(self._options.stop_signal):
+            signal.signal(number, self._ask)
+        self._threads.set_thread_count(self._options.threads)
+        for listener in self._runtime.listeners:
+            server = Server(listener, self._map, self._threads, self._adjustments, self._shared)
+            self._servers.append(server)
+        self._shared.wake = self._servers[0].pull_trigger
+        if not self._runtime.wait_ready:
+            self._runtime.ready()
+        while not self._asked:
+            self._turn(1.0)
+        self._drain()
+        if not self.forced:
+            self._threads.shutdown()
+
+    def _ask(self, *_: object) -> None:
+        # In a handler: the poll in progress is restarted after it, so wake it by the trigger.
+        self._asked = True
+        if self._servers:
+            self._servers[0].pull_trigger()
+
+    def _turn(self, longest: float) -> None:
+        self._runtime.counts.heartbeat()
+        wasyncore.poll2(min(longest, self._shared.patience()), self._map)
+
+    def _drain(self) -> None:
+        """Answer what is here with ``Connection: close``; idle ones may stay for the grace."""
+        begun = time.monotonic()
+        self._shared.closing = True
+        self._runtime.drain()
+        counts = self._runtime.counts
+        grace = begun + self._options.idle_grace
+        deadline = begun + self._options.drain_deadline
+        while counts.open > 0 or not all(server.swept() for server in self._servers):
+            now = time.monotonic()
+            if now >= deadline:
+                self.forced = True
+                logger.error("%d connections did not end in time", counts.open)
+                return
+            if now >= grace:
+                self._close_idle()
+            self._turn(max(0.01, min(1.0, (grace if now < grace else deadline) - now)))
+
+    def _close_idle(self) -> None:
+        for channel in list(self._map.values()):
+            if isinstance(channel, Channel) and channel.is_idle():
+                channel.will_close = True
+
+
+def _adjustments(options: Options) -> Adjustments:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Adjustments(
+        threads=options.threads,
+        connection_limit=max(16, soft - _SPARE_DESCRIPTORS),
+        cleanup_interval=1,
+        channel_timeout=120,
+        url_scheme="https" if options.ssl_certfile else "http",
+        url_prefix=options.root_path,
+        clear_untrusted_proxy_headers=False,  # proxy.py decides who is believed
+        asyncore_use_poll=True,
+    )
