@@ -1,0 +1,309 @@
+"""The listeners: which are armed, accepting in rounds, what accept's errors mean, and closing.
+
+Owns the listening sockets' descriptors. It must not know channels. Before accept is tried, somebody
+must have room; else the listeners are disarmed and the kernel's backlog holds the rest.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from rrdispatch import _core
+from rrdispatch._core.layout import Control, ControlKind
+from rrdispatch.dispatch.lanes import MS
+from rrdispatch.dispatch.poller import Poller
+from rrdispatch.dispatch.sending import Sender
+from rrdispatch.dispatch.talk import Talk
+
+SECOND = 1000 * MS
+PAUSE_FIRST = 10 * MS
+FULL_RETRY = MS
+
+# Errors of the connection that was to be accepted: the next one may be good.
+NEXT = frozenset(
+    {
+        errno.ECONNABORTED, errno.EPROTO, errno.ENETDOWN, errno.ENOPROTOOPT, errno.EHOSTDOWN,
+        errno.ENONET, errno.EHOSTUNREACH, errno.EOPNOTSUPP, errno.ENETUNREACH, errno.EPERM,
+    }
+)  # fmt: skip
+FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
+
+_INET = struct.Struct("!H4s8x")
+_INET6 = struct.Struct("!HI16s")
+_FAMILY = struct.Struct("=H")
+_SCOPE = struct.Struct("=I")
+
+
+def _encode_inet(address: Any) -> bytes:
+    return _FAMILY.pack(socket.AF_INET) + _INET.pack(address[1], socket.inet_aton(address[0]))
+
+
+def _encode_inet6(address: Any) -> bytes:
+    host, port, flow, scope = address
+    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
+    return _FAMILY.pack(socket.AF_INET6) + _INET6.pack(port, flow, packed) + _SCOPE.pack(scope)
+
+
+def _encode_unix(address: Any) -> bytes:
+    return _FAMILY.pack(socket.AF_UNIX) + (os.fsencode(address) if address else b"")
+
+
+# struct sockaddr as accept4 gives it, which Python has taken apart.
+ENCODERS: dict[int, Callable[[Any], bytes]] = {
+    socket.AF_INET: _encode_inet,
+    socket.AF_INET6: _encode_inet6,
+    socket.AF_UNIX: _encode_unix,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Listening:
+    """One listening socket."""
+
+    index: int
+    sock: socket.socket
+    encode: Callable[[Any], bytes]
+    armed: bool = False
+    readable: bool = False
+    open: bool = True
+    failed: bool = False
+    pause_ns: int = 0
+    retry_ns: int = 0  # 0 = it is not in a pause
+    closing: Control | None = None
+    gated: bool = False
+    quiet: int = 0
+    quiet_ns: int = 0
+    limit_ns: int = 0
+    accepted: int = 0
+
+    def note_readable(self) -> None:
+        """The poller says that a connection may wait."""
+        self.readable = True
+
+
+class Acceptor:
+    """All listeners, and whether anything is accepted at all."""
+
+    def __init__(self, poller: Poller, sender: Sender, talk: Talk) -> None:
+        self.listeners: list[Listening] = []
+        self.full = False
+        self._poller = poller
+        self._sender = sender
+        self._talk = talk
+        self._first = 0
+        self._full_told = False
+        self._full_told_ns = -SECOND
+
+    # ---- armed or not -----------------------------------------------------------------------
+
+    def add(self, index: int, fd: int) -> None:
+        """Take over a listening socket; OSError if it is none, and then the fd is the caller's."""
+        if index != len(self.listeners):
+            raise OSError(errno.EEXIST if index < len(self.listeners) else errno.ERANGE, "index")
+        sock = socket.socket(fileno=fd)
+        try:
+            if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                raise OSError(errno.EINVAL, "it does not listen")
+            if sock.family not in ENCODERS:
+                raise OSError(errno.EAFNOSUPPORT, "neither TCP nor unix")
+            os.set_blocking(fd, False)
+            listener = Listening(index, sock, ENCODERS[sock.family])
+            if not self.full:
+                self._arm(listener)
+        except OSError:
+            sock.detach()
+            raise
+        self.listeners.append(listener)
+
+    def _arm(self, listener: Listening) -> None:
+        if listener.open and not listener.armed and not listener.retry_ns:
+            self._poller.add(listener.sock.fileno(), listener.note_readable)
+            listener.armed = True
+
+    def _disarm(self, listener: Listening) -> None:
+        if listener.armed:
+            self._poller.remove(listener.sock.fileno())
+            listener.armed = listener.readable = False
+
+    def _become_full(self, now: int) -> None:
+        if self.full:
+            return
+        self.full = True
+        for listener in self.listeners:
+            self._disarm(listener)
+        if now - self._full_told_ns >= SECOND:
+            self._full_told, self._full_told_ns = True, now
+            self._talk.event(ControlKind.FULL)
+
+    def _become_roomy(self, now: int) -> None:
+        self.full = False
+        for listener in self.listeners:
+            self._arm(listener)
+            listener.quiet_ns = now + listener.quiet
+            # It was disarmed while something waited: look without asking the poller first.
+            listener.readable = listener.armed
+        if self._full_told:
+            self._full_told = False
+            self._talk.event(ControlKind.ROOM)
+
+    # ---- accepting --------------------------------------------------------------------------
+
+    def run(self, now: int) -> None:
+        """One round over all listeners that have something."""
+        sender, slots = self._sender, self._sender.slots
+        if self.full or sender.held:
+            slots.refresh(now)
+            sender.retry_held(now)
+            if sender.held or slots.next() < 0:
+                self._become_full(now)
+            elif self.full:
+                self._become_roomy(now)
+        if not self.full:
+            self._round(now)
+        if sender.collected:
+            sender.flush(now)
+            if sender.held:
+                self._become_full(now)
+
+    def _round(self, now: int) -> None:
+        count = len(self.listeners)
+        for step in range(count):
+            listener = self.listeners[(self._first + step) % count]
+            if listener.readable and listener.armed and not self.full:
+                self._accept_some(listener, now)
+        self._first = (self._first + 1) % count if count else 0
+
+    def _next_worker(self, lane: int, now: int, fresh: bool) -> int:
+        """Who is next for a listener; if nobody seems to have room, by counts that are fresh."""
+        slots = self._sender.slots
+        if fresh:
+            slots.refresh(now)
+        index = slots.next()
+        if index < 0 and not fresh:
+            return self._next_worker(lane, now, True)
+        while index >= 0 and lane >= len(slots.ready[index].lanes):
+            slots.candidates[index].eligible = False
+            index = slots.next()
+        return index
+
+    def _accept_some(self, listener: Listening, now: int) -> None:
+        sender = self._sender
+        ready = sender.slots.ready
+        accept = listener.sock._accept  # type: ignore[attr-defined]
+        lane, encode = listener.index, listener.encode
+        # Counts are read again after as many picks as there are workers: one reading per pick.
+        picks = len(ready)
+        done = 0
+        for _ in range(sender.slots.settings.round):
+            fresh = picks >= len(ready)
+            picks = 1 if fresh else picks + 1
+            index = self._next_worker(lane, now, fresh)
+            if index < 0:
+                self._become_full(now)
+                break
+            try:
+                fd, address = accept()
+            except BlockingIOError:
+                self._dry(listener)
+                break
+            except OSError as error:
+                if self._failed(listener, error, now):
+                    continue
+                break
+            now = time.monotonic_ns()
+            done += 1
+            sender.give(index, fd, now, encode(address), lane)
+            if sender.held:
+                self._become_full(now)
+                break
+        if done:
+            self._note_accepted(listener, done, now)
+
+    def _dry(self, listener: Listening) -> None:
+        listener.readable = False
+        if listener.gated and listener.sock.family == socket.AF_UNIX:
+            # A gated unix listener gets nothing more, and the poller would call it readable.
+            self.drop(listener)
+
+    def _note_accepted(self, listener: Listening, count: int, now: int) -> None:
+        self._sender.totals.accepted += count
+        listener.accepted += count
+        listener.pause_ns = 0
+        listener.quiet_ns = now + listener.quiet
+
+    def _failed(self, listener: Listening, error: OSError, now: int) -> bool:
+        """True: go on with this listener in this round."""
+        code = error.errno or 0
+        self._sender.totals.accept_errors += 1
+        if code in NEXT:
+            return True
+        if code in FATAL:
+            if listener.closing is None and not listener.gated:
+                self._talk.event(ControlKind.LISTENER_FAILED, listener=listener.index, result=-code)
+            listener.failed = not listener.gated
+            self.drop(listener)
+            return False
+        listener.pause_ns = min(2 * listener.pause_ns or PAUSE_FIRST, SECOND)
+        listener.retry_ns = now + listener.pause_ns
+        self._disarm(listener)
+        self._talk.event(
+            ControlKind.ACCEPT_ERROR, value=listener.pause_ns, listener=listener.index, result=-code
+        )
+        return False
+
+    # ---- closing ----------------------------------------------------------------------------
+
+    def start_close(self, listener: Listening, quiet: int, limit: int, now: int) -> None:
+        """Turn new connections away, accept what is queued, and close when nothing more comes."""
+        listener.gated = True
+        try:
+            _core.gate(listener.sock.fileno())
+        except OSError:
+            # Connections may come until it is quiet; they are served as well.
+            self._sender.totals.accept_errors += 1
+        listener.accepted = 0
+        listener.quiet = quiet
+        listener.quiet_ns = now + quiet
+        listener.limit_ns = now + limit
+        listener.readable = listener.armed
+
+    def drop(self, listener: Listening) -> None:
+        """Close it, and answer who asked for that."""
+        self._disarm(listener)
+        listener.sock.close()
+        listener.open = listener.gated = False
+        if listener.closing is not None:
+            self._talk.answer(listener.closing, 0, (listener.accepted,))
+            listener.closing = None
+
+    def look(self, now: int) -> int:
+        """Ends pauses and closes whose time has come; when to look again (0: no need)."""
+        due = [now + FULL_RETRY] if self.full and self._hopeful() else []
+        for listener in self.listeners:
+            if not listener.open:
+                continue
+            if listener.retry_ns and now >= listener.retry_ns:
+                listener.retry_ns = 0
+                if not self.full:
+                    self._arm(listener)
+            if listener.retry_ns:
+                due.append(listener.retry_ns)
+            if listener.gated:
+                quiet = listener.armed and not listener.readable and now >= listener.quiet_ns
+                if quiet or now >= listener.limit_ns:
+                    self.drop(listener)
+                else:
+                    due += [listener.limit_ns, max(listener.quiet_ns, now + MS)]
+        return min(due, default=0)
+
+    def _hopeful(self) -> bool:
+        """Room may show itself by a timer (EPOLLOUT would come too late); else only by an event."""
+        slots = self._sender.slots
+        return bool(self._sender.held) or any(not one.stalled_ns for one in slots.ready)

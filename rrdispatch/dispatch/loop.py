@@ -1,0 +1,136 @@
+"""The dispatcher's loop: wait for listeners, control, pidfds, helpers and the next deadline, and
+let each part have its turn. Nothing waits inside.
+
+Owns the parts and the end of them: by STOP, or when the primary is gone and all is handed out.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from rrdispatch._core.layout import ControlKind, State
+from rrdispatch.dispatch.accepting import SECOND, Acceptor
+from rrdispatch.dispatch.lanes import MS
+from rrdispatch.dispatch.poller import Poller
+from rrdispatch.dispatch.reclaimer import Reclaims
+from rrdispatch.dispatch.requests import Requests
+from rrdispatch.dispatch.sending import Sender, Totals
+from rrdispatch.dispatch.slots import Settings, Slots
+from rrdispatch.dispatch.talk import Talk
+from rrdispatch.dispatch.watch import Watch
+
+REQUESTS_PER_ROUND = 64
+TALK_AGAIN = 5 * MS
+LEAVE_QUIET = 50 * MS
+LEAVE_LISTENERS = 2 * SECOND
+LEAVE_LIMIT = 30 * SECOND
+LEAVE_LOOK = 10 * MS
+
+
+class Dispatcher:
+    """All parts of one dispatcher."""
+
+    def __init__(self, control: int) -> None:
+        self.totals = Totals()
+        self.slots = Slots(Settings())
+        self.poller = Poller()
+        self.talk = Talk(control)
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.sender = Sender(self.slots, self.totals)
+        self.acceptor = Acceptor(self.poller, self.sender, self.talk)
+        self.reclaims = Reclaims(self.poller, self.sender)
+        self.watch = Watch(self.sender, self.reclaims, self.talk, self.null)
+        self.requests = Requests(self.poller, self.acceptor, self.sender, self.watch, self.talk)
+        self._leave_ns = 0
+        self._deaf = False
+
+    def run(self) -> int:
+        """Until STOP, or until the primary is gone and nothing waits any more; the exit code."""
+        self.poller.add(self.talk.control, self._hear)
+        self.talk.event(ControlKind.STARTED, 0, os.getpid())
+        timeout = -1
+        while not self._ended():
+            self.poller.wait(timeout)
+            timeout = self._round(time.monotonic_ns())
+        self._finish()
+        return 0
+
+    def _round(self, now: int) -> int:
+        """Every part's turn; nanoseconds until the next deadline, -1 when there is none."""
+        self.totals.rounds += 1
+        self.acceptor.run(now)
+        due = [self.watch.run(now), self.reclaims.run(now), self.acceptor.look(now)]
+        if self.reclaims.changed:
+            due.append(now)
+        if self.talk.waits:
+            self.talk.flush()
+            self._listen_again()
+            due.append(now + TALK_AGAIN)
+        if self._leave_ns:
+            due.append(now + LEAVE_LOOK)
+        deadline = min((when for when in due if when), default=0)
+        return max(deadline - time.monotonic_ns(), 0) if deadline else -1
+
+    # ---- the primary ------------------------------------------------------------------------
+
+    def _hear(self) -> None:
+        for _ in range(REQUESTS_PER_ROUND):
+            if self.talk.crowded:
+                # It asks faster than it reads the answers.
+                self.poller.remove(self.talk.control)
+                self._deaf = True
+                return
+            heard = self.talk.hear()
+            if heard is None:
+                break
+            self.requests.serve(*heard)
+            if self.requests.stopped:
+                return
+        if self.talk.ended:
+            self._leave(time.monotonic_ns())
+
+    def _listen_again(self) -> None:
+        if self._deaf and not self.talk.crowded:
+            self._deaf = False
+            self.poller.add(self.talk.control, self._hear)
+
+    def _leave(self, now: int) -> None:
+        """The primary is gone: hand out what the backlogs hold, and end when nothing waits."""
+        self.poller.remove(self.talk.control)
+        self._leave_ns = now + LEAVE_LIMIT
+        for listener in self.acceptor.listeners:
+            if listener.open:
+                self.acceptor.start_close(listener, LEAVE_QUIET, LEAVE_LISTENERS, now)
+
+    # ---- the end ----------------------------------------------------------------------------
+
+    def _ended(self) -> bool:
+        if self.requests.stopped:
+            return True
+        if not self._leave_ns:
+            return False
+        if time.monotonic_ns() >= self._leave_ns:
+            return True
+        workers = self.slots.workers.values()
+        if all(worker.state == State.DEAD for worker in workers):
+            return True
+        if any(listener.open for listener in self.acceptor.listeners) or self.sender.held:
+            return False
+        for worker in workers:
+            worker.measure()
+        return not any(worker.waiting or self.reclaims.asked(worker) for worker in workers)
+
+    def _finish(self) -> None:
+        self.reclaims.finish()
+        self.sender.put_back(time.monotonic_ns())
+        for worker in self.slots.workers.values():
+            self.poller.remove(worker.pidfd)
+            worker.close()
+        for listener in self.acceptor.listeners:
+            if listener.open:
+                listener.closing = None
+                self.acceptor.drop(listener)
+        self.poller.close()
+        os.close(self.null)
+        self.talk.close()

@@ -1,0 +1,243 @@
+"""Take-back: whose queue is moved, asking a helper for it, and giving what comes to others.
+
+Owns the helpers. One is forked per channel and holds only that channel's receiving end and a link:
+a worker stuck inside its own recvmsg freezes whoever reads the same socket, and then it is the
+helper that waits. One that is late is left alone, not killed: what it may yet take would die with
+it; it answers when the worker lets go, which is at its death at the latest.
+"""
+
+from __future__ import annotations
+
+import array
+import errno
+import os
+import select
+import socket
+from dataclasses import dataclass
+from typing import NoReturn
+
+from rrdispatch._core.layout import BATCH_MAX, FLAG_MOVED, MESSAGE_SIZE, Kind, Message, State
+from rrdispatch.dispatch.lanes import MS, Hand
+from rrdispatch.dispatch.poller import Poller
+from rrdispatch.dispatch.sending import Sender
+from rrdispatch.dispatch.slots import Worker
+
+ANSWER_NS = 20 * MS
+HELPERS_MAX = 64
+
+_ROOM = socket.CMSG_SPACE(BATCH_MAX * array.array("i").itemsize)
+_FLAGS = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
+_EMPTY = b"E"
+
+
+# ---- the helper's process ---------------------------------------------------------------------
+
+
+def _helper(channel: int, link: int) -> NoReturn:
+    """Take one message per request, until the dispatcher is gone or wants no more."""
+    try:
+        low, high = sorted((channel, link))
+        if low > 0:
+            os.closerange(0, low)
+        if high > low + 1:
+            os.closerange(low + 1, high)
+        os.closerange(high + 1, 1 << 20)
+        source = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel)
+        target = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=link)
+        while target.recv(1):
+            _fetch(source, target)
+    finally:
+        # Also after an exception: nothing of the dispatcher's may run in here.
+        os._exit(0)
+
+
+def _fetch(source: socket.socket, target: socket.socket) -> None:
+    try:
+        data, rights, _, _ = source.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS)
+    except BlockingIOError:
+        data = b""
+    if not data:
+        target.sendall(_EMPTY)
+        return
+    fds = [fd for _, _, packed in rights for fd in array.array("i", packed)]
+    _forward(target, data, fds)
+    for fd in fds:
+        os.close(fd)
+
+
+def _forward(target: socket.socket, data: bytes, fds: list[int]) -> None:
+    """What it holds is a client's connection: kept until the dispatcher has it or is gone."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+    while True:
+        try:
+            target.sendmsg([data], rights)
+        except OSError as error:
+            if error.errno not in (errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            select.select([], [], [], 0.001)
+            continue
+        return
+
+
+# ---- the dispatcher's side ----------------------------------------------------------------------
+
+
+@dataclass(slots=True, eq=False)
+class Helper:
+    """One helper; ``asked_ns`` is 0 while it has nothing to answer."""
+
+    worker: Worker
+    lane: int
+    link: socket.socket
+    asked_ns: int = 0
+    late: bool = False
+
+
+class Reclaims:
+    """All helpers, at most one per worker."""
+
+    def __init__(self, poller: Poller, sender: Sender) -> None:
+        self._poller = poller
+        self._sender = sender
+        self._helpers: dict[Worker, Helper] = {}
+        self.changed = False  # the watch should look at what has come back
+        self.wanting: list[Worker] = []  # by the last look of the watch
+
+    def wanted(self, worker: Worker) -> bool:
+        """Its queue is to be moved."""
+        if not self._sender.slots.settings.take_back:
+            return False
+        if worker.state in (State.DEAD, State.DRAINING):
+            return True
+        return bool(worker.stalled_ns) and not worker.probe_ns
+
+    def busy(self, worker: Worker) -> bool:
+        """A helper of it exists."""
+        return worker in self._helpers
+
+    def asked(self, worker: Worker) -> int:
+        """1 while a helper may hold, or may just be taking, one message of it."""
+        helper = self._helpers.get(worker)
+        return 1 if helper is not None and helper.asked_ns else 0
+
+    def run(self, now: int) -> int:
+        """Ask for what is wanted, as far as others have room; when to look again (0: no need)."""
+        slots = self._sender.slots
+        wanting = self.wanting
+        if not wanting and not self._helpers:
+            return 0
+        for helper in list(self._helpers.values()):
+            if helper.asked_ns and not helper.late and now - helper.asked_ns >= ANSWER_NS:
+                helper.late = True
+                self._sender.totals.abandoned += 1
+            elif not helper.asked_ns and not self._useful(helper):
+                self._end(helper)
+        slots.refresh(now)
+        for worker in wanting:
+            if slots.room <= self._on_the_way() or self._sender.held:
+                break
+            self._ask(worker, now)
+        return self._due(now, wanting)
+
+    def _due(self, now: int, wanting: list[Worker]) -> int:
+        deadlines = [
+            one.asked_ns + ANSWER_NS
+            for one in self._helpers.values()
+            if one.asked_ns and not one.late
+        ]
+        if any(one.queued and not self.asked(one) for one in wanting):
+            # It waits for room at the others.
+            deadlines.append(now + MS)
+        return min(deadlines, default=0)
+
+    def _useful(self, helper: Helper) -> bool:
+        return self.wanted(helper.worker) and helper.worker.lanes[helper.lane].queued() > 0
+
+    def _on_the_way(self) -> int:
+        return sum(1 for one in self._helpers.values() if one.asked_ns and not one.late)
+
+    def _ask(self, worker: Worker, now: int) -> None:
+        helper = self._helpers.get(worker)
+        if helper is None:
+            lane = next((i for i, one in enumerate(worker.lanes) if one.queued()), -1)
+            if lane < 0 or len(self._helpers) >= HELPERS_MAX:
+                return
+            helper = self._start(worker, lane)
+        if helper is None or helper.asked_ns:
+            return
+        try:
+            helper.link.send(b"T", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            self._end(helper)
+            return
+        helper.asked_ns = now
+
+    def _start(self, worker: Worker, lane: int) -> Helper | None:
+        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            try:
+                pid = os.fork()
+            except OSError:
+                # No process to be had now: it is tried again at the next look.
+                ours.close()
+                return None
+            if pid == 0:
+                _helper(worker.lanes[lane].receiver, its.fileno())
+        helper = Helper(worker, lane, ours)
+        self._helpers[worker] = helper
+        self._poller.add(ours.fileno(), lambda: self._answered(helper))
+        return helper
+
+    def _end(self, helper: Helper) -> None:
+        """It sees the end of its link and exits; SIGCHLD is ignored: nobody has to reap it."""
+        self._poller.remove(helper.link.fileno())
+        helper.link.close()
+        del self._helpers[helper.worker]
+        self.changed = True
+
+    def _answered(self, helper: Helper) -> None:
+        if self._helpers.get(helper.worker) is not helper:
+            return
+        try:
+            data, rights, _, _ = helper.link.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, rights = b"", []
+        self.changed = True
+        helper.asked_ns, helper.late = 0, False
+        fds = [fd for _, _, packed in rights for fd in array.array("i", packed)]
+        if len(data) == MESSAGE_SIZE:
+            self._fetched(helper, Message.unpack(data), fds)
+        else:
+            self._end(helper)
+
+    def _fetched(self, helper: Helper, message: Message, fds: list[int]) -> None:
+        """One message came back: a connection goes to whoever has room, a probe is done with."""
+        worker = helper.worker
+        lane = worker.lanes[helper.lane]
+        lane.queued()
+        lane.reclaimed += 1
+        if message.kind != Kind.CONNECTION:
+            worker.probe_ns = 0
+            for fd in fds:
+                os.close(fd)
+            return
+        self._sender.totals.lost += message.count - len(fds)
+        worker.given -= message.count
+        worker.moved_away += len(fds)
+        worker.moved_by_drain += len(fds)
+        hand = Hand(fds, message.accepted_ns, message.peer, helper.lane, FLAG_MOVED)
+        # Placed at the next look, with fresh counts; until then nothing more is asked for.
+        self._sender.held.append(hand)
+
+    def finish(self) -> None:
+        """At the end nothing may stay with a helper: what was asked for is awaited a moment."""
+        for helper in list(self._helpers.values()):
+            if helper.asked_ns and not helper.late:
+                poll = select.poll()
+                poll.register(helper.link, select.POLLIN)
+                poll.poll(ANSWER_NS // MS)
+                self._answered(helper)
+            if helper.worker in self._helpers:
+                self._end(helper)

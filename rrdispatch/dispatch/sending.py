@@ -1,0 +1,173 @@
+"""The way of a connection from a hand into a worker's channel, and the accounting of it.
+
+Owns the connections that could not be placed and what is collected for batch workers. It must not
+know where a connection came from.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from rrdispatch._core.layout import FLAG_MOVED, Field, Policy, State
+from rrdispatch.dispatch.lanes import MS, Hand
+from rrdispatch.dispatch.slots import Slots, Worker
+
+
+@dataclass(slots=True)
+class Totals:
+    """What PING tells."""
+
+    accepted: int = 0
+    sent: int = 0
+    moved: int = 0
+    accept_errors: int = 0
+    lost: int = 0
+    abandoned: int = 0
+    rounds: int = 0
+
+
+@dataclass(slots=True)
+class Sender:
+    """Gives connections to workers; ``held`` are those for whom nobody has room."""
+
+    slots: Slots
+    totals: Totals
+    held: list[Hand] = field(default_factory=list)
+    collected: dict[Worker, Hand] = field(default_factory=dict)
+    # Something was sent since the watch looked: it has to look again.
+    sent_ns: int = 0
+
+    def give(self, index: int, fd: int, now: int, peer: bytes, lane: int) -> None:
+        """An accepted connection for ready[index]; if that is full for another, else it is held."""
+        worker = self.slots.ready[index]
+        if worker.batch > 1:
+            self._collect(worker, Hand([fd], now, peer, lane))
+        else:
+            try:
+                worker.lanes[lane].send_one(fd, now, peer, 0)
+            except OSError:
+                self._pause(worker, now)
+                self.place(Hand([fd], now, peer, lane), now)
+                return
+            os.close(fd)
+            self._note_sent(worker, 1, now)
+        worker.picks += 1
+        self.slots.note_given(index)
+        self.slots.turn = index + 1 if index + 1 < len(self.slots.ready) else 0
+
+    def _note_sent(self, worker: Worker, count: int, now: int) -> None:
+        worker.sent += count
+        worker.given += count
+        worker.last_given_ns = now
+        worker.board.store(Field.SENT, worker.sent)
+        self.totals.sent += count
+        self.sent_ns = now
+
+    def _pause(self, worker: Worker, now: int) -> None:
+        """Full for now (also ETOOMANYREFS): EPOLLOUT would lie, so ask again soon.
+
+        A worker that broke its own channel is treated alike: that is its loss only.
+        """
+        worker.pause_ns = now + MS
+        worker.candidate.eligible = False
+
+    def _collect(self, worker: Worker, hand: Hand) -> None:
+        """For a worker that starts all connections of a message at once: up to `batch` in one."""
+        waiting = self.collected.get(worker)
+        if waiting is not None and (waiting.lane != hand.lane or len(waiting.fds) >= worker.batch):
+            self._flush_one(worker, self.collected.pop(worker), hand.accepted_ns)
+            waiting = None
+        if waiting is None:
+            self.collected[worker] = hand
+        else:
+            waiting.fds += hand.fds
+
+    def _flush_one(self, worker: Worker, hand: Hand, now: int) -> None:
+        try:
+            worker.lanes[hand.lane].send_hand(hand, now)
+        except OSError:
+            self._pause(worker, now)
+            self.place(hand, now)
+            return
+        for fd in hand.fds:
+            os.close(fd)
+        self._note_sent(worker, len(hand.fds), now)
+
+    def flush(self, now: int) -> None:
+        """Send what was collected in this round."""
+        while self.collected:
+            self._flush_one(*self.collected.popitem(), now)
+
+    def place(self, hand: Hand, now: int) -> None:
+        """One by one to whoever is next; what finds no room is held."""
+        while hand.fds:
+            if not self._place_first(hand, now):
+                self.held.append(hand)
+                return
+
+    def _place_first(self, hand: Hand, now: int) -> bool:
+        """The first connection of the hand; the peer is known of that one only."""
+        slots = self.slots
+        moved = bool(hand.flags & FLAG_MOVED)
+        while (index := slots.next_for_moved() if moved else slots.next()) >= 0:
+            worker = slots.ready[index]
+            if hand.lane >= len(worker.lanes):
+                worker.candidate.eligible = False
+                continue
+            first = Hand(hand.fds[:1], hand.accepted_ns, hand.peer, hand.lane, hand.flags)
+            try:
+                worker.lanes[hand.lane].send_hand(first, now)
+            except OSError:
+                self._pause(worker, now)
+                continue
+            os.close(hand.fds.pop(0))
+            hand.peer = b""
+            self._note_sent(worker, 1, now)
+            self._note_placed(worker, index, moved)
+            return True
+        return False
+
+    def _note_placed(self, worker: Worker, index: int, moved: bool) -> None:
+        slots = self.slots
+        slots.note_given(index)
+        if moved:
+            self.totals.moved += 1
+        else:
+            worker.picks += 1
+        if moved and slots.settings.policy == Policy.STRICT:
+            slots.move_turn = index + 1
+        else:
+            slots.turn = index + 1 if index + 1 < len(slots.ready) else 0
+
+    def retry_held(self, now: int) -> None:
+        """Try again to place what is held."""
+        held, self.held = self.held, []
+        for hand in held:
+            self.place(hand, now)
+
+    def put_back(self, now: int) -> None:
+        """At the end: what is held goes into any living worker's channel, whatever its limit."""
+        self.flush(now)
+        held, self.held = self.held, []
+        order = (State.READY, State.PARKED, State.STARTING, State.DRAINING, State.DEAD)
+        workers = sorted(self.slots.workers.values(), key=lambda one: order.index(one.state))
+        for hand in held:
+            while hand.fds and self._push(hand, workers, now):
+                os.close(hand.fds.pop(0))
+                hand.peer = b""
+            self.totals.lost += len(hand.fds)
+            for fd in hand.fds:
+                os.close(fd)
+
+    def _push(self, hand: Hand, workers: list[Worker], now: int) -> bool:
+        first = Hand(hand.fds[:1], hand.accepted_ns, hand.peer, hand.lane, hand.flags)
+        for worker in workers:
+            if hand.lane >= len(worker.lanes):
+                continue
+            try:
+                worker.lanes[hand.lane].send_hand(first, now)
+            except OSError:
+                continue
+            return True
+        return False

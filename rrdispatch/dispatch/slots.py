@@ -1,0 +1,197 @@
+"""The table of workers: their order, what the policy sees of each, and whose turn it is.
+
+Owns the workers' descriptors and counts. It decides nothing but the order; what a worker wrote into
+its scoreboard is a hint, and where it is odd the kernel's count of its queue is asked.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from rrdispatch._core import Scoreboard
+from rrdispatch._core.layout import Candidate, Field, Policy, State
+from rrdispatch.dispatch.lanes import MS, Lane
+from rrdispatch.dispatch.policy import pick
+
+INFLIGHT_MAX = 1 << 20
+
+
+@dataclass(slots=True)
+class Settings:
+    """What SETTINGS may change."""
+
+    policy: int = Policy.ROUND_ROBIN
+    queue_limit: int = 32
+    stall_timeout: int = 10 * MS
+    band: int = 8
+    heartbeat_timeout: int = 0
+    round: int = 64
+    take_back: bool = True
+    probe: bool = True
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker: who it is, its channels, its counts, and how it keeps up."""
+
+    id: int
+    slot: int
+    generation: int
+    pidfd: int
+    lifeline: int
+    board: Scoreboard
+    lanes: list[Lane]
+    state: State = State.STARTING
+    capacity: int = 0
+    batch: int = 1
+    candidate: Candidate = field(default_factory=Candidate)
+    # counts of connections
+    sent: int = 0
+    given: int = 0  # sent and not taken back
+    moved_away: int = 0
+    picks: int = 0
+    last_given_ns: int = -(1 << 62)
+    pause_ns: int = 0  # its channel is full: not before
+    # as measured last, exactly
+    queued: int = 0  # messages, a probe included
+    waiting: int = 0  # connections
+    oldest_ns: int = 0
+    oldest_lane: int = 0
+    # stalled, hung
+    stalled_ns: int = 0  # 0 = not stalled
+    probe_ns: int = 0  # 0 = no probe is in its channel
+    taken_at_stall: int = 0
+    taken_seen: int = 0
+    progress_ns: int = 0
+    hung: bool = False
+    # requests that wait for their answer
+    draining: list[int] = field(default_factory=list)
+    removing: list[int] = field(default_factory=list)
+    moved_by_drain: int = 0
+
+    def handled(self) -> int:
+        """Connections that left its queue, if its scoreboard is right."""
+        return self.board.load(Field.RECEIVED) + self.board.load(Field.LOST)
+
+    def inflight(self) -> int:
+        """Connections received and not closed, if its scoreboard is right."""
+        count = self.board.load(Field.RECEIVED) - self.board.load(Field.CLOSED)
+        return min(max(count, 0), INFLIGHT_MAX)
+
+    def measure(self) -> None:
+        """Ask the kernel what waits in its channels."""
+        queued = waiting = 0
+        oldest = 0
+        for index, lane in enumerate(self.lanes):
+            messages = lane.queued()
+            if not messages:
+                continue
+            queued += messages
+            for sent_ns, count in lane.ring:
+                waiting += count
+                if count and (not oldest or sent_ns < oldest):
+                    oldest, self.oldest_lane = sent_ns, index
+        self.queued, self.waiting, self.oldest_ns = queued, waiting, oldest
+
+    def taken(self) -> int:
+        """Messages that it took itself, as measured last."""
+        return sum(lane.taken() for lane in self.lanes)
+
+    def refresh(self, now: int, settings: Settings) -> None:
+        """Bring its candidate up to date."""
+        one = self.candidate
+        if self.given == self.handled():
+            one.pending = 0
+        else:
+            self.measure()
+            one.pending = self.waiting
+        one.inflight = self.inflight()
+        one.eligible = (
+            not self.stalled_ns and one.pending < settings.queue_limit and now >= self.pause_ns
+        )
+        one.fresh = now - self.last_given_ns < settings.stall_timeout
+
+    def enter(self, state: State) -> None:
+        """Change the state, and tell the readers of the scoreboard."""
+        self.state = state
+        self.board.store(Field.STATE, state)
+
+    def unstall(self) -> None:
+        """Back to normal: it took something, or it is dead."""
+        self.stalled_ns = self.probe_ns = 0
+        self.board.store(Field.STALLED, 0)
+
+    def close(self) -> None:
+        """Close everything of it."""
+        for lane in self.lanes:
+            lane.close()
+        self.lanes = []
+        self.board.close()
+        for fd in (self.pidfd, self.lifeline):
+            os.close(fd)
+
+
+class Slots:
+    """All workers by id, and the READY ones in the order of the turn."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.workers: dict[int, Worker] = {}
+        self.ready: list[Worker] = []
+        self.candidates: list[Candidate] = []
+        self.turn = 0
+        self.move_turn = 0
+        self.fewest = 0
+        self.room = 0  # connections that the eligible can take together
+        self._next_slot = 0
+
+    def rebuild(self) -> None:
+        """Order the READY ones anew; the turn goes on at the slot whose turn it was."""
+        if self.ready:
+            self._next_slot = self.ready[self.turn if self.turn < len(self.ready) else 0].slot
+        self.ready = sorted(
+            (worker for worker in self.workers.values() if worker.state == State.READY),
+            key=lambda worker: (worker.slot, worker.generation, worker.id),
+        )
+        self.candidates = [worker.candidate for worker in self.ready]
+        later = (i for i, one in enumerate(self.ready) if one.slot >= self._next_slot)
+        self.turn = next(later, 0)
+
+    def refresh(self, now: int) -> None:
+        """Bring every candidate up to date."""
+        settings = self.settings
+        limit = settings.queue_limit
+        fewest = room = -1
+        for worker in self.ready:
+            worker.refresh(now, settings)
+            one = worker.candidate
+            if one.eligible:
+                room += limit - one.pending
+                load = one.pending + one.inflight
+                if fewest < 0 or load < fewest:
+                    fewest = load
+        self.fewest = max(fewest, 0)
+        self.room = room + 1
+
+    def next(self) -> int:
+        """Index in ``ready`` of whoever is next, or -1."""
+        settings = self.settings
+        return pick(settings.policy, self.candidates, self.turn, self.fewest, settings.band)
+
+    def next_for_moved(self) -> int:
+        """The same for a connection that was taken back: `strict` does not count those."""
+        settings = self.settings
+        if settings.policy != Policy.STRICT:
+            return self.next()
+        turn = self.move_turn
+        return pick(Policy.ROUND_ROBIN, self.candidates, turn, self.fewest, settings.band)
+
+    def note_given(self, index: int) -> None:
+        """One connection more for ready[index], as far as the policy is concerned."""
+        one = self.candidates[index]
+        one.pending += 1
+        one.fresh = True
+        if one.pending >= self.settings.queue_limit:
+            one.eligible = False
+        self.room -= 1
