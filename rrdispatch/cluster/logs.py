@@ -128,10 +128,15 @@ class Logs:
         self._on_replaced()
 
     def _release(self) -> None:
-        self._loop.remove_reader(self._control)
         self._loop.remove_reader(self._pidfd)
-        self._control.close()
         os.close(self._pidfd)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """It sees the end, and goes when the workers' pipes have ended too."""
+        if self._control.fileno() >= 0:
+            self._loop.remove_reader(self._control)
+            self._control.close()
 
     def reap_if_ours(self, pid: int) -> bool:
         """For a PID 1 that peeks at every child."""
@@ -143,9 +148,7 @@ class Logs:
     async def close(self) -> None:
         """Lets it write what is left. A process that left its worker's group may keep it alive."""
         self._closing = True
-        if not self._ended.done():
-            self._loop.remove_reader(self._control)
-            self._control.close()
+        self._let_go()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), LAST_WAIT)
         if not self._ended.done():
