@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 from typing import TYPE_CHECKING
 
@@ -27,10 +27,17 @@ __all__ = [
     "take",
 ]
 
-_PURE = (
-    os.environ.get("RRDISPATCH_PURE") == "1"
-    or importlib.util.find_spec("rrdispatch._core._native") is None
-)
+
+def _native_loads() -> bool:
+    """A worker may run in an interpreter without cffi, or one that the build does not fit."""
+    try:
+        importlib.import_module("rrdispatch._core._native")
+    except ImportError:
+        return False
+    return True
+
+
+_PURE = os.environ.get("RRDISPATCH_PURE") == "1" or not _native_loads()
 
 if TYPE_CHECKING or _PURE:
     from .pure import (
