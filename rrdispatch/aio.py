@@ -9,11 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rrdispatch.control.aembed import Cluster
     from rrdispatch.worker.streams import create_server, start_server
 
-__all__ = ["create_server", "start_server"]
+__all__ = ["Cluster", "create_server", "start_server"]
 
 _PLACES = {
+    "Cluster": "rrdispatch.control.aembed",
     "create_server": "rrdispatch.worker.streams",
     "start_server": "rrdispatch.worker.streams",
 }

@@ -98,14 +98,13 @@ class WorkerHandle:
 
     def reap(self) -> str | None:
         """How it ended, if it did. The group goes first, while the leader still has its number."""
-        flags = os.WEXITED | os.WNOHANG
-        found = os.waitid(os.P_PIDFD, self.pidfd, flags | os.WNOWAIT)
-        if found is None:
+        how = wait_exit(self.pidfd, os.WNOWAIT)
+        if how is None:
             return None
         self.signal_group(signal.SIGKILL)
-        os.waitid(os.P_PIDFD, self.pidfd, flags)
+        wait_exit(self.pidfd)
         self.reaped = True
-        return describe_exit(found.si_code, found.si_status)
+        return how
 
     def close_pipes(self) -> None:
         """The log pipes' read ends."""
@@ -130,6 +129,15 @@ class WorkerHandle:
         for channel in self.channels:
             channel.close()
         self.channels.clear()
+
+
+def wait_exit(pidfd: int, flags: int = 0) -> str | None:
+    """How a child of ours ended; None if it lives. Reaps it, unless told WNOWAIT."""
+    try:
+        found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | flags)
+    except ChildProcessError:
+        return "ended; its exit code is not known"
+    return None if found is None else describe_exit(found.si_code, found.si_status)
 
 
 def describe_exit(code: int, status: int) -> str:

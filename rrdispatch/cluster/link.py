@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrdispatch._core.layout import ControlKind
-from rrdispatch.cluster.handle import describe_exit
+from rrdispatch.cluster.handle import wait_exit
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle
 from rrdispatch.errors import DispatcherError
 
@@ -136,13 +136,12 @@ class Link:
             self._lost(how)
 
     def _reap(self) -> str | None:
-        found = os.waitid(os.P_PIDFD, self._handle.pidfd, os.WEXITED | os.WNOHANG)
-        if found is None:
-            return None
-        self._loop.remove_reader(self._handle.pidfd)
-        if not self._ended.done():
-            self._ended.set_result(None)
-        return describe_exit(found.si_code, found.si_status)
+        how = wait_exit(self._handle.pidfd)
+        if how is not None:
+            self._loop.remove_reader(self._handle.pidfd)
+            if not self._ended.done():
+                self._ended.set_result(None)
+        return how
 
     def _lost(self, why: str) -> None:
         on_lost, self._on_lost = self._on_lost, None

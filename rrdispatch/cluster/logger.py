@@ -112,6 +112,7 @@ class Worker:
         self.last: collections.deque[bytes] = collections.deque(maxlen=KEPT)
         self.open = 0
         self.tail_by: float | None = None
+        self.forgotten = False  # nobody will ask again
 
     def tail(self) -> list[str]:
         """The last lines, the oldest ones left out first if they are too long."""
@@ -156,6 +157,8 @@ class Logger:
             if worker.tail_by is not None and (not worker.open or now >= worker.tail_by):
                 self._tell({"tail": worker.number, "lines": worker.tail()})
                 worker.tail_by = None
+            if worker.forgotten and worker.tail_by is None:
+                del self.workers[worker.number]
 
     def _patience(self, paused: bool) -> float | None:
         """Milliseconds."""
@@ -194,7 +197,9 @@ class Logger:
             worker = self.workers.setdefault(int(told["tail"]), Worker(int(told["tail"]), ""))
             worker.tail_by = time.monotonic() + float(told["wait"])
         elif "forget" in told:
-            self.workers.pop(int(told["forget"]), None)
+            known = self.workers.get(int(told["forget"]))
+            if known is not None:
+                known.forgotten = True
 
     def _add(self, number: int, prefix: str, fds: list[int]) -> None:
         worker = self.workers[number] = Worker(number, prefix)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
-from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.handle import WorkerHandle, wait_exit
 
 PROGRAM = str(Path(__file__).with_name("logger.py"))
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
@@ -32,7 +32,7 @@ class Logs:
         self._on_replaced = on_replaced
         self._loop = asyncio.get_running_loop()
         self._handles: dict[int, WorkerHandle] = {}
-        self._tails: dict[int, asyncio.Future[list[str]]] = {}
+        self._tails: dict[int, asyncio.Future[str]] = {}
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
         self.pid = 0
@@ -64,21 +64,23 @@ class Logs:
             told = {"add": handle.id, "prefix": f"{self._name}.{handle.slot}"}
             self._tell(told, [handle.stdout, handle.stderr])
 
-    async def tail(self, worker: int, wait: float = 1.0) -> str:
-        """Its last lines, after its end if that comes within ``wait``."""
-        future = self._tails.get(worker)
-        if future is None:
-            future = self._tails[worker] = self._loop.create_future()
-            self._tell({"tail": worker, "wait": wait})
-        lines: list[str] = []
-        with suppress(asyncio.TimeoutError):
-            lines = await asyncio.wait_for(asyncio.shield(future), wait + 1.0)
-        return "\n".join(lines)
+    def tail(self, worker: int, wait: float = 1.0) -> asyncio.Future[str]:
+        """Its last lines, after its end if that comes within ``wait``; never later than that."""
+        future: asyncio.Future[str] = self._loop.create_future()
+        self._tails[worker] = future
+        self._tell({"tail": worker, "wait": wait})
+        limit = self._loop.call_later(wait + 1.0, self._tailed, worker, "")
+        future.add_done_callback(lambda _: limit.cancel())
+        return future
+
+    def _tailed(self, worker: int, text: str) -> None:
+        future = self._tails.pop(worker, None)
+        if future is not None and not future.done():
+            future.set_result(text)
 
     def forget(self, handle: WorkerHandle) -> None:
-        """Nobody will ask for its lines any more. Its pipes are read to their end all the same."""
+        """Nobody will ask for its lines. Its pipes are read to their end all the same."""
         self._handles.pop(handle.id, None)
-        self._tails.pop(handle.id, None)
         self._tell({"forget": handle.id})
 
     def _tell(self, told: Mapping[str, object], fds: list[int] | None = None) -> None:
@@ -97,13 +99,11 @@ class Logs:
         except OSError:
             data = b""
         if not data:
-            self._loop.remove_reader(self._control)
+            self._let_go()  # its pidfd tells
             return
         told = json.loads(data)
         if "tail" in told:
-            future = self._tails.pop(int(told["tail"]), None)
-            if future is not None and not future.done():
-                future.set_result(list(told["lines"]))
+            self._tailed(int(told["tail"]), "\n".join(told["lines"]))
         elif "ended" in told:
             handle = self._handles.get(int(told["ended"]))
             if handle is not None:
@@ -113,7 +113,7 @@ class Logs:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _exited(self) -> None:
-        if os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG) is None:
+        if wait_exit(self._pidfd) is None:
             return
         self._release()
         if self._closing:

@@ -42,7 +42,7 @@ class Operations:
         self._loop = asyncio.get_running_loop()
         self._asked: dict[int, Asked] = {}
         self._last_token = 0
-        self._tails: OrderedDict[int, asyncio.Task[str]] = OrderedDict()
+        self._tails: OrderedDict[int, asyncio.Future[str]] = OrderedDict()
         self._errors: dict[int, dict[str, Any]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self.started: asyncio.Future[None] = self._loop.create_future()
@@ -60,9 +60,8 @@ class Operations:
         self._asked[self._last_token] = Asked(future, self._loop.time(), notes)
         return self._last_token, future
 
-    def died(self, worker: int, error: dict[str, Any] | None, tail: asyncio.Task[str]) -> None:
+    def died(self, worker: int, error: dict[str, Any] | None, tail: asyncio.Future[str]) -> None:
         """A worker's remains are kept a while: an operation may have failed because of it."""
-        self._keep(tail)
         self._tails[worker] = tail
         if error is not None:
             self._errors[worker] = error

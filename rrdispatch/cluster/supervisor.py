@@ -189,7 +189,7 @@ class Supervisor:
             self._launches[generation] = resolve(self.settings, self._origin)
         return self._launches[generation]
 
-    def _died(self, worker: int, tail: asyncio.Task[str]) -> None:
+    def _died(self, worker: int, tail: asyncio.Future[str]) -> None:
         known = self.view.workers.get(worker)
         self.operations.died(worker, known.error if known else None, tail)
 

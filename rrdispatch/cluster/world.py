@@ -38,7 +38,7 @@ class Owner:
     events: Events
     launch: Callable[[int], Launch]  # of a generation
     operation: Callable[[act.Action], None]  # begun, or over
-    died: Callable[[int, asyncio.Task[str]], None]  # a worker, and its last lines
+    died: Callable[[int, asyncio.Future[str]], None]  # a worker, and its last lines
     failed: Callable[[Error], None]  # the service cannot go on
 
 
@@ -210,8 +210,7 @@ class ProcessWorld:
             return
         self._loop.remove_reader(handle.pidfd)
         self._notified(handle)  # its last words lie in the socket, and it may have been quick
-        tail = self._loop.create_task(self.logs.tail(handle.id))
-        self._owner.died(handle.id, tail)
+        self._owner.died(handle.id, self.logs.tail(handle.id))
         self._tell(news.Exited(handle.id, how))
 
     def _notified(self, handle: WorkerHandle) -> None:

@@ -1,0 +1,153 @@
+"""The primary's side of a control connection: reads requests, calls the Supervisor, writes answers.
+
+A literal table of methods; nothing is looked up by a name from outside. Must not know who asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.control import protocol
+from rrdispatch.control.protocol import BadRequestError, Request
+from rrdispatch.errors import ConfigError, ControlError
+
+MOST_UNREAD = 1 << 20  # bytes that a client left unread before it misses events
+
+Begin = Callable[[Mapping[str, Any]], Awaitable[Supervisor]]
+Method = Callable[["Connection", dict[str, Any]], Awaitable[Any]]
+
+
+class Connection:
+    """One client, from its first line to its last."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        supervisor: Supervisor | None = None,
+        begin: Begin | None = None,
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._begin = begin
+        self._supervisor = supervisor
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._unsubscribe: Callable[[], None] | None = None
+
+    @property
+    def supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            raise ControlError("nothing was started", hint="the first request is start")
+        return self._supervisor
+
+    async def serve(self) -> None:
+        """Until the client is gone. Requests are answered as they are done, not in order."""
+        try:
+            while data := await self._reader.readline():
+                self._take(data)
+        except ValueError:  # a line longer than the reader's limit
+            error = BadRequestError(protocol.INVALID_REQUEST, "the request is longer than 64 KiB")
+            self.write(protocol.failure(None, error))
+        except ConnectionError:
+            # Gone without a goodbye: the same as its end.
+            pass
+        finally:
+            if self._unsubscribe is not None:
+                self._unsubscribe()
+
+    async def finish(self) -> None:
+        """Waits for the answers under way and writes them."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._writer.close()
+        try:
+            await asyncio.wait_for(self._writer.wait_closed(), 1.0)
+        except (OSError, asyncio.TimeoutError):
+            return  # the client is gone, or does not read
+
+    def write(self, data: bytes) -> None:
+        if not self._writer.is_closing():
+            self._writer.write(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            request = protocol.parse_request(data)
+        except BadRequestError as error:
+            self.write(protocol.failure(None, error))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, request: Request) -> None:
+        try:
+            method = METHODS.get(request.method)
+            if method is None:
+                text = f"there is no method {request.method[:64]!r}"
+                raise BadRequestError(protocol.NO_METHOD, text)
+            value = await method(self, request.params)
+        except Exception as error:
+            if request.id is not None:
+                self.write(protocol.failure(request.id, error))
+            return
+        if request.id is not None:
+            self.write(protocol.result(request.id, value))
+
+    # ---- methods -------------------------------------------------------------------------------
+
+    async def start(self, params: dict[str, Any]) -> dict[str, Any]:
+        """``settings``: starts the service; answered when it serves."""
+        if self._begin is None or self._supervisor is not None:
+            raise ControlError("it is started already")
+        settings = params.get("settings")
+        if not isinstance(settings, dict):
+            raise ConfigError("start needs settings")
+        self._unsubscribe = lambda: None  # whoever starts a service hears its events
+        self._supervisor = await self._begin(settings)
+        await self._supervisor.started()
+        return await self._supervisor.fresh_stats()
+
+    async def reload(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Answered when it has succeeded or was rolled back."""
+        done = await self.supervisor.reload(**params)
+        return {"generation": done.generation, "seconds": done.seconds, "notes": list(done.notes)}
+
+    async def scale(self, params: dict[str, Any]) -> None:
+        workers = params.get("workers")
+        if isinstance(workers, bool) or not isinstance(workers, int):
+            raise ConfigError(f"scale: {workers!r} is not a number of workers")
+        self.supervisor.scale(workers)
+
+    async def stats(self, _params: dict[str, Any]) -> dict[str, Any]:
+        return await self.supervisor.fresh_stats()
+
+    async def stop(self, _params: dict[str, Any]) -> None:
+        """Answered at once; the end of the connection is the end of the service."""
+        self.supervisor.stop()
+
+    async def kill(self, _params: dict[str, Any]) -> None:
+        self.supervisor.kill()
+
+    async def subscribe(self, _params: dict[str, Any]) -> None:
+        """From now on every event comes as a notification."""
+        if self._unsubscribe is None:
+            self._unsubscribe = self.supervisor.events.subscribe(self.tell)
+
+    def tell(self, event: dict[str, Any]) -> None:
+        """A client that does not read misses events; it holds nobody up."""
+        if self._writer.transport.get_write_buffer_size() < MOST_UNREAD:
+            self.write(protocol.event(event))
+
+
+METHODS: dict[str, Method] = {
+    "start": Connection.start,
+    "reload": Connection.reload,
+    "scale": Connection.scale,
+    "stats": Connection.stats,
+    "stop": Connection.stop,
+    "kill": Connection.kill,
+    "subscribe": Connection.subscribe,
+}
