@@ -24,7 +24,7 @@ LAYERS = {
 # Modules that only the named parts may import, wherever in the file they do it.
 ONLY = {
     "rrdispatch._core._native": {"_core"},
-    "cffi": set(),
+    "cffi": {"_core"},
     "click": {"cli"},
     "psutil": {"cpus", "net", "cluster"},
     "uvicorn": {"serve"},

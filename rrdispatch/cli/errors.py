@@ -11,10 +11,17 @@ from collections.abc import Callable
 
 import click
 
-from rrdispatch.errors import ConfigError, Error, ReloadError, TargetError
+from rrdispatch.errors import ConfigError, Error, ReloadError, StartError, TargetError
 from rrdispatch.options import nearest
 
 INTERRUPTED = 130
+
+# For errors that come out of the app: it knows what is wrong, we know where to look.
+_HINTS: dict[type[Error], str] = {
+    TargetError: "this comes from the app's own code: mend it there; nothing was left running",
+    StartError: "the app itself gave this reason: mend it there; nothing was left running",
+    ReloadError: "the old workers serve on; mend the app and reload again",
+}
 
 
 def guarded(action: Callable[[], object]) -> int:
@@ -48,8 +55,8 @@ def tell(error: Error) -> None:
         evidence = error.output
     lines = [evidence.rstrip("\n")] if evidence.strip() else []
     lines.append(f"error: {error.message}")
-    if error.hint:
-        lines.append(f"hint: {error.hint}")
+    if hint := error.hint or _HINTS.get(type(error)):
+        lines.append(f"hint: {hint}")
     say("\n".join(lines))
 
 
