@@ -1,0 +1,87 @@
+"""Every example does what its first lines say."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.harness.servers import Service
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+
+
+def get(address: str, path: str = "/") -> str:
+    host, _, port = address.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=20)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        response = connection.getresponse()
+        assert response.status == 200
+        return response.read().decode()
+    finally:
+        connection.close()
+
+
+def test_hello() -> None:
+    with Service("hello:app", "-i", "3", cwd=EXAMPLES) as service:
+        split = Counter(get(service.address).partition(",")[0] for _ in range(30))
+    assert split == {f"hello from worker {slot}": 10 for slot in range(3)}
+
+
+@pytest.mark.parametrize("target", ["fastapi_app:app", "flask_app:app"])
+def test_frameworks(target: str) -> None:
+    with Service(target, "-i", "2", cwd=EXAMPLES) as service:
+        split = Counter(json.loads(get(service.address))["worker"] for _ in range(10))
+    assert split == {"0": 5, "1": 5}
+
+
+def test_fastapi_start_and_end_are_run() -> None:
+    with Service("fastapi_app:app", "-i", "1", cwd=EXAMPLES) as service:
+        assert json.loads(get(service.address, "/slow?seconds=0.01")) == {"worker": "0"}
+        service.stop()
+        text = service.output.text("stdout")
+    assert "worker 0 opens its database" in text
+    assert "worker 0 closes its database" in text
+
+
+def test_echo() -> None:
+    with Service("echo:serve", "-i", "2", cwd=EXAMPLES) as service:
+        host, _, port = service.address.rpartition(":")
+        seen = set()
+        for _ in range(2):
+            with socket.create_connection((host, int(port)), 20) as connection:
+                stream = connection.makefile("rwb")
+                seen.add(stream.readline())
+                stream.write(b"something\n")
+                stream.flush()
+                assert stream.readline() == b"something\n"
+                stream.close()
+    assert seen == {b"worker 0\n", b"worker 1\n"}
+
+
+def test_embedded() -> None:
+    command = [sys.executable, str(EXAMPLES / "embedded.py")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stderr
+    first, *_, last = (line for line in done.stdout.splitlines() if line.startswith("Counter"))
+    assert first.count(": 10") == 2
+    assert last.count(": 10") == 3
+
+
+def test_the_demo_shows_an_even_split() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "demo.py"), "-i", "4"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=100, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.count("   100  ####") == 4
