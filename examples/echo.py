@@ -16,7 +16,7 @@ SLOT = os.environ.get("RRDISPATCH_SLOT", "?")
 
 
 async def serve(listener: socket.socket) -> None:
-    """``listener`` behaves as a listening socket, of the connections that are this worker's turn."""
+    """``listener`` is a listening socket of the connections that are this worker's turn."""
     async with await start_server(echo, sock=listener) as server:
         await server.serve_forever()
 

@@ -37,7 +37,7 @@ def main() -> int:
 def start(options: list[str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rrdispatch", "run", "hello:app", "--cwd"]
     command += [str(ROOT / "examples"), "--bind", "127.0.0.1:0", "--no-access-log", *options]
-    print("$ rrdispatch", *command[3 : -len(options) or None], flush=True)
+    print("$ rrdispatch", *command[3:], flush=True)
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
