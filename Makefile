@@ -5,7 +5,7 @@
 #   make accept   the promises at full size (many minutes)
 #   make quick    the suite without its bulk runs
 #   make check    ruff, mypy --strict, the lock file
-#   make san      the C core's tests under ASan, UBSan and TSan (needs cmake)
+#   make san      the C core's tests: plain, on poll(2), under ASan + UBSan, under TSan (cmake, ninja)
 #   make bench    CPU of the dispatching process per connection
 #   make load     a short locust run against an example
 #   make wheel    dist/*.whl, installed and tried in a new environment
@@ -54,7 +54,7 @@ check: $(VENV)/built
 	$(BIN)/python tools/lock.py check
 
 san:
-	set -e; for preset in asan tsan; do \
+	set -e; for preset in c poll asan tsan; do \
 	    cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset; \
 	done
 
