@@ -103,7 +103,9 @@ class Client:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.random = random.Random(plan.seed)
+        # Two streams, so that arrivals and paths are the same whatever the server does to the order.
+        self.moments = random.Random(plan.seed)
+        self.choices = random.Random(plan.seed + 1_000_000)
         self.stopped = asyncio.Event()
         self.told = asyncio.Event()
         self.numbers = iter(range(plan.base, plan.base + (plan.count or MOST)))
@@ -114,7 +116,7 @@ class Client:
 
     def path(self, number: int) -> str:
         """The path of a request: its number rides along, the share of slow ones is the seed's."""
-        slow = self.plan.slow_share and self.random.random() < self.plan.slow_share
+        slow = self.plan.slow_share and self.choices.random() < self.plan.slow_share
         path = self.plan.slow_path if slow else self.plan.path
         return f"{path}{'&' if '?' in path else '?'}id={number}"
 
@@ -124,7 +126,7 @@ class Client:
         while True:
             yield moment
             if self.plan.rate and self.plan.poisson:
-                moment += self.random.expovariate(self.plan.rate)
+                moment += self.moments.expovariate(self.plan.rate)
             elif self.plan.rate:
                 moment += 1 / self.plan.rate
 
@@ -136,7 +138,7 @@ class Client:
             await self._until(intended)
             if self.stopped.is_set():
                 break
-            task = asyncio.create_task(self._once(number, intended))
+            task = asyncio.create_task(self._once(number, intended, self.path(number)))
             running.add(task)
             task.add_done_callback(running.discard)
         await asyncio.gather(*running)
@@ -155,15 +157,15 @@ class Client:
             for number in self.numbers:
                 if self.stopped.is_set():
                     break
-                await self._once(number, time.monotonic_ns())
+                await self._once(number, time.monotonic_ns(), self.path(number))
 
         await asyncio.gather(*(one_after_another() for _ in range(self.plan.concurrency)))
 
-    async def _once(self, number: int, intended: int) -> None:
+    async def _once(self, number: int, intended: int, path: str) -> None:
         connection = Connection(self.plan.address)
         record = Record(number, 0, "", intended)
         try:
-            await self._request(connection, record, self.path(number))
+            await self._request(connection, record, path)
         finally:
             connection.close()
 

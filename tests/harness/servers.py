@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 APPS = Path(__file__).with_name("apps")
 MARK = "PROBE_MARK"
 START_TIMEOUT = 60.0
+MOST_LINES = 100_000
 
 
 class Output:
@@ -48,7 +49,8 @@ class Output:
     def _read(self, name: str, stream: IO[str]) -> None:
         for line in stream:
             with self._news:
-                self.lines.append((name, line.rstrip("\n")))
+                if len(self.lines) < MOST_LINES:  # a service that runs mad must not fill the memory
+                    self.lines.append((name, line.rstrip("\n")))
                 self._news.notify_all()
         with self._news:
             self._open -= 1
@@ -174,7 +176,8 @@ class Server:
             if kind is None:
                 self.stop()
             else:
-                sys.stderr.write(f"--- output of {self.command}\n{self.output.text()}\n---\n")
+                tail = "\n".join(self.output.text().splitlines()[-40:])
+                sys.stderr.write(f"--- last output of {self.command}\n{tail}\n---\n")
         finally:
             self.close()
 
@@ -184,7 +187,7 @@ def rrdispatch_command(*arguments: str) -> list[str]:
 
 
 class Service(Server):
-    """``rrdispatch run TARGET``, listening when the constructor returns."""
+    """``rrdispatch run TARGET``, every worker ready when the constructor returns."""
 
     def __init__(
         self,
@@ -199,6 +202,7 @@ class Service(Server):
         super().__init__(command, cwd=cwd, env=env)
         try:
             self.addresses = [self._listening(address) for address in bind]
+            self.output.wait(r": ready after", START_TIMEOUT)
         except BaseException:
             self.close()
             raise
