@@ -26,12 +26,14 @@ from .layout import (
     BATCH_MAX,
     CONTROL_FDS,
     CONTROL_SIZE,
+    CONTROL_VERSION,
     FIELD_OFFSETS,
     MESSAGE_SIZE,
     SCOREBOARD_HEAD,
     SCOREBOARD_MAGIC,
     SCOREBOARD_SIZE,
     SCOREBOARD_VERSION,
+    Control,
     Kind,
     Message,
     SpawnRequest,
@@ -106,8 +108,8 @@ def channel_pair() -> tuple[int, int]:
 
 def send(channel: int, message: bytes, fds: Sequence[int]) -> None:
     """Send without waiting; the fds stay the caller's. BlockingIOError: full; ETOOMANYREFS: too."""
-    if len(message) != MESSAGE_SIZE or not 1 <= len(fds) <= BATCH_MAX:
-        raise OSError(errno.EINVAL, "a message is 64 bytes with 1 to 16 descriptors")
+    if len(message) != MESSAGE_SIZE or not 1 <= len(fds) <= BATCH_MAX or message[2] != len(fds):
+        raise OSError(errno.EINVAL, "a message is 64 bytes with as many descriptors as it says")
     rights = [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds))]
     with _borrowed(channel, socket.SOCK_STREAM) as sock:
         sock.sendmsg([message], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
@@ -216,19 +218,24 @@ class Scoreboard:
             for name, (offset, code) in FIELD_OFFSETS.items()
         }
 
+    def _cell(self, field: int) -> tuple[memoryview, int]:
+        if not self._views:
+            raise ValueError("the scoreboard is closed")
+        return self._cells[field]
+
     def load(self, field: int) -> int:
         """The value as it is now: another process may write anything, so check its range."""
-        view, index = self._cells[field]
+        view, index = self._cell(field)
         return int(view[index])
 
     def store(self, field: int, value: int) -> None:
         """Write a value in one piece."""
-        view, index = self._cells[field]
-        view[index] = value
+        view, index = self._cell(field)
+        view[index] = value if view.format == "q" else value % (1 << (8 * view.itemsize))
 
     def add(self, field: int, delta: int = 1) -> None:
         """Add, atomically between the threads of this process; a counter that overflows wraps."""
-        view, index = self._cells[field]
+        view, index = self._cell(field)
         bits = 8 * view.itemsize
         with self._lock:
             total = view[index] + delta
@@ -239,7 +246,6 @@ class Scoreboard:
 
     def close(self) -> None:
         """Unmap; a second close does nothing."""
-        self._cells = {}
         for view in reversed(self._views):
             view.release()
         self._views = []
@@ -249,25 +255,36 @@ class Scoreboard:
 # ---- control messages -------------------------------------------------------------------------
 
 
+class MalformedError(OSError):
+    """EPROTO for a control message that is none; its fds are closed, `data` is what came."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(errno.EPROTO, "a control message of a wrong size or version")
+        self.data = data
+
+
 def control_send(fd: int, message: bytes, fds: Sequence[int] = ()) -> None:
     """Send one control message without waiting; the fds stay the caller's."""
+    if len(message) != CONTROL_SIZE or len(fds) > CONTROL_FDS:
+        raise OSError(errno.EINVAL, "a control message is 120 bytes with at most 40 descriptors")
     rights = [(_SOL_SOCKET, _SCM_RIGHTS, array.array("i", fds))] if fds else []
     with _borrowed(fd, socket.SOCK_SEQPACKET) as sock:
         sock.sendmsg([message], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
 
 
 def control_receive(fd: int) -> tuple[bytes, list[int]] | None:
-    """One message and its fds; None at EOF. One that is too long comes as 121 bytes."""
+    """One message and its fds; None at EOF. EPROTO: one that is none; its fds are closed."""
     flags = socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
     with _borrowed(fd, socket.SOCK_SEQPACKET) as sock:
-        data, ancillary, told, _ = sock.recvmsg(CONTROL_SIZE + 1, _CONTROL_ROOM, flags)
+        data, ancillary, told, _ = sock.recvmsg(CONTROL_SIZE, _CONTROL_ROOM, flags)
     fds = received_fds(ancillary)
-    if told & socket.MSG_CTRUNC:
-        # Not all its descriptors came: to be answered as a message of a wrong size.
-        data = b""
-    if data or fds or not _hung_up(fd):
-        return data, fds
-    return None
+    if not data and not fds and _hung_up(fd):
+        return None
+    cut = told & (socket.MSG_TRUNC | socket.MSG_CTRUNC) or len(fds) > CONTROL_FDS
+    if cut or len(data) != CONTROL_SIZE or Control.unpack(data).version != CONTROL_VERSION:
+        _close_all(fds)
+        raise MalformedError(data)
+    return data, fds
 
 
 def _hung_up(fd: int) -> bool:

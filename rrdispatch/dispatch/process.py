@@ -120,11 +120,17 @@ class DispatcherHandle:
             except ConnectionResetError:
                 # It ended with requests unread; what it said before comes first.
                 received = None
+            except OSError as error:
+                raise ProtocolError(
+                    f"the dispatcher does not speak our protocol: {error}"
+                ) from error
             if received is None:
                 if messages:
                     return messages
                 raise EOFError("the dispatcher is gone")
-            messages.append(_parse(*received))
+            messages.append(Control.unpack(received[0]))
+            for fd in received[1]:
+                os.close(fd)
 
     def close(self) -> None:
         """Close the control socket and the pidfd; a second close does nothing."""
@@ -132,11 +138,3 @@ class DispatcherHandle:
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
-
-
-def _parse(data: bytes, fds: list[int]) -> ControlMessage:
-    for fd in fds:
-        os.close(fd)
-    if len(data) != 120 or fds:
-        raise ProtocolError(f"the dispatcher sent {len(data)} bytes with {len(fds)} descriptors")
-    return Control.unpack(data)

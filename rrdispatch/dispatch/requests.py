@@ -11,7 +11,6 @@ import errno
 import os
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable
 
@@ -82,10 +81,7 @@ class Requests:
         """Do what a message asks for and answer it; its fds are ours from here on."""
         request = Control(0)
         try:
-            try:
-                request = Control.unpack(data)
-            except struct.error:
-                raise _fail(errno.EPROTO) from None
+            request = Control.unpack(data)
             values = self._call(request, fds)
         except OSError as error:
             self._talk.answer(request, -(error.errno or errno.EIO))

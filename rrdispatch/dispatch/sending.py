@@ -82,8 +82,10 @@ class Sender:
             self.collected[worker] = hand
         else:
             waiting.fds += hand.fds
+        worker.collected += 1
 
     def _flush_one(self, worker: Worker, hand: Hand, now: int) -> None:
+        worker.collected = 0
         try:
             worker.lanes[hand.lane].send_hand(hand, now)
         except OSError:

@@ -52,6 +52,7 @@ class Worker:
     moved_away: int = 0
     picks: int = 0
     last_given_ns: int = -(1 << 62)
+    collected: int = 0  # connections for its next message, not sent yet
     pause_ns: int = 0  # its channel is full: not before
     # as measured last, exactly
     queued: int = 0  # messages, a probe included
@@ -102,10 +103,10 @@ class Worker:
         """Bring its candidate up to date."""
         one = self.candidate
         if self.given == self.handled():
-            one.pending = 0
+            one.pending = self.collected
         else:
             self.measure()
-            one.pending = self.waiting
+            one.pending = self.waiting + self.collected
         one.inflight = self.inflight()
         one.eligible = (
             not self.stalled_ns and one.pending < settings.queue_limit and now >= self.pause_ns

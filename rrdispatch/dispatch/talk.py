@@ -10,8 +10,8 @@ import os
 from collections import deque
 from collections.abc import Sequence
 
-from rrdispatch import _core
-from rrdispatch._core.layout import Control, ControlKind
+from rrdispatch._core import pure
+from rrdispatch._core.layout import CONTROL_SIZE, Control, ControlKind
 
 EVENTS_MAX = 1024
 
@@ -70,7 +70,7 @@ class Talk:
         """Send what waits, as far as the socket has room."""
         while self._waiting:
             try:
-                _core.control_send(self.control, self._waiting[0], ())
+                pure.control_send(self.control, self._waiting[0], ())
             except BlockingIOError:
                 return
             except OSError:
@@ -82,9 +82,12 @@ class Talk:
     def hear(self) -> tuple[bytes, list[int]] | None:
         """The next request and its fds; None when nothing waits; at its end ``ended`` is set."""
         try:
-            received = _core.control_receive(self.control)
+            received = pure.control_receive(self.control)
         except BlockingIOError:
             return None
+        except pure.MalformedError as error:
+            # Answered by its kind and sequence, as far as they came, and with no version.
+            return bytes(4) + error.data[4:CONTROL_SIZE].ljust(CONTROL_SIZE - 4, b"\0"), []
         except ConnectionError:
             received = None
         self.ended = received is None

@@ -1,0 +1,427 @@
+"""A primary, clients and workers for one dispatcher, all in the hands of a test.
+
+The test is the primary. A worker is either the test itself, which takes from a channel when it
+wants to, or a small real process. Every wait is for an event and ends with an
+error after ``LIMIT``.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rrdispatch import _core
+from rrdispatch._core.layout import Control, ControlKind, Field, Policy, SpawnRequest, Taken
+from rrdispatch.dispatch.process import DispatcherHandle
+from rrdispatch.net.addresses import UnixAddress, parse
+from rrdispatch.net.channels import Channel
+from rrdispatch.net.listeners import ListeningSocket, bind
+
+LIMIT = 20.0
+ROOT = Path(__file__).parents[2]
+SCRIPT = Path(__file__).with_name("worker_process.py")
+MS = 1_000_000
+SECOND = 1000 * MS
+# A stall timeout for tests that are not about stalls: the machine may be slow.
+NEVER = 600 * SECOND
+
+
+class Ping(NamedTuple):
+    """The values of PING."""
+
+    now: int
+    accepted: int
+    sent: int
+    moved: int
+    accept_errors: int
+    lost: int
+    abandoned: int
+    workers: int
+    rounds: int
+
+
+class Stats(NamedTuple):
+    """The values of STATS."""
+
+    sent: int
+    pending: int
+    inflight: int
+    state: int
+    stalled: int
+    moved_away: int
+    picks: int
+    capacity: int
+
+
+def wait_readable(fd: int, what: str, limit: float = LIMIT) -> None:
+    """Until `fd` is readable."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    assert poll.poll(limit * 1000), f"{what} did not come within {limit} s"
+
+
+def state_of(pid: int) -> str:
+    """The kernel's letter for the state of a process."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@dataclass
+class Connection:
+    """A connection that a worker has taken."""
+
+    worker: Worker
+    sock: socket.socket
+    taken: Taken
+
+    def answer(self, text: bytes | None = None) -> None:
+        """Say something (the worker's slot) and close."""
+        self.sock.sendall(str(self.worker.slot).encode() if text is None else text)
+        self.close()
+
+    def close(self) -> None:
+        """Close, counted as the protocol asks."""
+        if self.worker.counts:
+            self.worker.board.add(Field.CLOSED)
+        self.sock.close()
+
+
+@dataclass
+class Worker:
+    """A worker with its channels; ``pid`` is 0 where the test takes by itself."""
+
+    id: int
+    slot: int
+    generation: int
+    channels: list[Channel]
+    board_fd: int
+    lifeline: tuple[int, int]
+    pid: int = 0
+    pidfd: int = -1
+    counts: bool = True
+    taken: list[Connection] = field(default_factory=list)
+    board: _core.Scoreboard = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.board = _core.Scoreboard(self.board_fd, writable=True)
+
+    def fds(self) -> list[int]:
+        """What WORKER_ADD carries."""
+        ends = [end for one in self.channels for end in (one.sender, one.receiver)]
+        return [self.pidfd, self.board_fd, self.lifeline[0], *ends]
+
+    def pending(self, lane: int = 0) -> int:
+        """Messages that wait in a channel."""
+        return self.channels[lane].pending()
+
+    def take_all(self, lane: int = 0) -> list[Connection]:
+        """One message, which has to come."""
+        wait_readable(self.channels[lane].receiver, f"a connection for slot {self.slot}")
+        taken = _core.take(self.channels[lane].receiver)
+        assert taken is not None
+        if self.counts:
+            self.board.add(Field.RECEIVED, len(taken.fds))
+        got = [Connection(self, socket.socket(fileno=fd), taken) for fd in taken.fds]
+        self.taken += got
+        return got
+
+    def take(self, lane: int = 0) -> Connection:
+        """One connection, which has to come alone."""
+        (connection,) = self.take_all(lane)
+        return connection
+
+    def start(self) -> None:
+        """Let a process be the worker, and wait until it takes."""
+        said, says = os.pipe()
+        numbers = [10 + i for i in range(len(self.channels))]
+        pairs = list(zip((one.receiver for one in self.channels), numbers, strict=True))
+        arguments = [sys.executable, "-I", "-S", str(SCRIPT), str(ROOT), str(self.slot)]
+        os.close(self.pidfd)
+        self.pid, self.pidfd = _core.spawn(
+            SpawnRequest(
+                program=sys.executable,
+                arguments=[*arguments, *map(str, numbers)],
+                environment={},
+                fds=[*pairs, (self.board_fd, 9), (says, 8), (2, 2)],
+            )
+        )
+        os.close(says)
+        wait_readable(said, "a word from the worker")
+        os.close(said)
+
+    def stop(self) -> None:
+        """SIGSTOP, and wait until it has stopped."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is dead and reaped."""
+        signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        self.pid = 0
+
+    def close(self) -> None:
+        """Close all that the test holds of it."""
+        if self.pid:
+            self.kill()
+        for connection in self.taken:
+            connection.sock.close()
+        self.board.close()
+        for channel in self.channels:
+            channel.close()
+        for fd in (self.board_fd, *self.lifeline, self.pidfd):
+            if fd >= 0:
+                os.close(fd)
+
+
+class Rig:
+    """One dispatcher and everything around it."""
+
+    def __init__(self, kind: str, *, nofile: tuple[int, int] | None = None) -> None:
+        self.kind = kind
+        self.dispatcher = DispatcherHandle.start(kind, nofile=nofile)
+        self.listeners: list[ListeningSocket] = []
+        self.workers: list[Worker] = []
+        self.clients: list[socket.socket] = []
+        self.events: list[Control] = []
+        self._answers: dict[int, Control] = {}
+        self._ids = 0
+        self.ended = False
+        started = self.event(ControlKind.STARTED)
+        assert started.values[0] == self.dispatcher.pid
+
+    # ---- asking -----------------------------------------------------------------------------
+
+    def pump(self, what: str, deadline: float) -> None:
+        """Receive until something came."""
+        wait_readable(self.dispatcher.fileno(), what, max(deadline - time.monotonic(), 0.001))
+        for message in self.dispatcher.receive():
+            if message.kind >= ControlKind.STARTED:
+                self.events.append(message)
+            else:
+                self._answers[message.sequence] = message
+
+    def answer(self, sequence: int) -> Control:
+        """The answer to a request."""
+        deadline = time.monotonic() + LIMIT
+        while sequence not in self._answers:
+            self.pump(f"answer {sequence}", deadline)
+        return self._answers.pop(sequence)
+
+    def answered(self, sequence: int) -> bool:
+        """An answer is there already (a PING's round trip later)."""
+        self.ping()
+        return sequence in self._answers
+
+    def request(self, kind: ControlKind, **more: Any) -> int:
+        """Send a request; the sequence to ask `answer` with."""
+        return self.dispatcher.request(kind, **more)
+
+    def ask(self, kind: ControlKind, **more: Any) -> Control:
+        """A request that has to succeed."""
+        answer = self.answer(self.request(kind, **more))
+        assert answer.result == 0, f"{kind.name}: {os.strerror(-answer.result)}"
+        return answer
+
+    def refused(self, kind: ControlKind, **more: Any) -> int:
+        """The errno of a request that has to fail."""
+        answer = self.answer(self.request(kind, **more))
+        assert answer.result < 0
+        return -answer.result
+
+    def event(self, kind: ControlKind, worker: Worker | None = None) -> Control:
+        """The next event of a kind (and worker), which has to come."""
+        deadline = time.monotonic() + LIMIT
+        while True:
+            for event in self.events:
+                if event.kind == kind and (worker is None or event.worker == worker.id):
+                    self.events.remove(event)
+                    return event
+            self.pump(kind.name, deadline)
+
+    def count(self, kind: ControlKind) -> int:
+        """Events of a kind that have come and were not asked for."""
+        self.ping()
+        return sum(event.kind == kind for event in self.events)
+
+    def ping(self) -> Ping:
+        """The dispatcher's totals."""
+        return Ping(*self.ask(ControlKind.PING).values[:9])
+
+    def stats(self, worker: Worker) -> Stats:
+        """A worker's numbers."""
+        return Stats(*self.ask(ControlKind.STATS, worker=worker.id).values[:8])
+
+    def until(self, condition: Callable[[], bool], what: str = "the condition") -> None:
+        """Ask again and again, one round trip of the dispatcher each time."""
+        deadline = time.monotonic() + LIMIT
+        while not condition():
+            assert time.monotonic() < deadline, f"{what} did not come true"
+            self.ping()
+
+    # ---- setting up -------------------------------------------------------------------------
+
+    def settings(
+        self,
+        policy: Policy = Policy.ROUND_ROBIN,
+        *,
+        queue_limit: int = 32,
+        stall: int = NEVER,
+        band: int = 8,
+        heartbeat: int = 0,
+        switches: int = 0,
+    ) -> None:
+        """SETTINGS."""
+        values = (policy, queue_limit, stall, band, heartbeat, 0, switches)
+        self.ask(ControlKind.SETTINGS, values=values)
+
+    def listen(self, family: str = "inet", backlog: int = 4096) -> ListeningSocket:
+        """One listener more."""
+        address = {"inet": "127.0.0.1:0", "inet6": "[::1]:0"}.get(family)
+        sock = bind(parse(address) if address else UnixAddress(family), backlog)
+        self.hand_over_listener(sock)
+        self.listeners.append(sock)
+        return sock
+
+    def hand_over_listener(self, sock: socket.socket) -> None:
+        """LISTENER_ADD."""
+        index = self.listeners.index(sock) if sock in self.listeners else len(self.listeners)
+        self.ask(ControlKind.LISTENER_ADD, listener=index, fds=[sock.fileno()])
+
+    def new_worker(self, slot: int | None = None, generation: int = 1) -> Worker:
+        """A worker that the dispatcher does not know yet; the test takes by itself."""
+        self._ids += 1
+        slot = len(self.workers) if slot is None else slot
+        left, right = os.pipe()
+        worker = Worker(
+            id=self._ids,
+            slot=slot,
+            generation=generation,
+            channels=[Channel.create() for _ in self.listeners],
+            board_fd=_core.scoreboard_create(slot, generation),
+            lifeline=(left, right),
+            pidfd=os.pidfd_open(os.getpid()),
+        )
+        self.workers.append(worker)
+        return worker
+
+    def hand_over(self, worker: Worker) -> None:
+        """WORKER_ADD."""
+        values = (worker.slot, worker.generation)
+        self.ask(ControlKind.WORKER_ADD, worker=worker.id, values=values, fds=worker.fds())
+
+    def ready(self, worker: Worker, capacity: int = 0, batch: int = 1) -> None:
+        """WORKER_READY."""
+        self.ask(ControlKind.WORKER_READY, worker=worker.id, values=(capacity, batch))
+
+    def add(
+        self, count: int = 1, *, capacity: int = 0, batch: int = 1, process: bool = False
+    ) -> list[Worker]:
+        """Workers that are ready."""
+        added = []
+        for _ in range(count):
+            worker = self.new_worker()
+            if process:
+                worker.start()
+            self.hand_over(worker)
+            self.ready(worker, capacity, batch)
+            added.append(worker)
+        return added
+
+    # ---- clients ----------------------------------------------------------------------------
+
+    def connect(self, listener: int = 0) -> socket.socket:
+        """One client, connected."""
+        sock = self.listeners[listener]
+        client = socket.socket(sock.family, socket.SOCK_STREAM)
+        client.settimeout(LIMIT)
+        client.connect(sock.getsockname())
+        self.clients.append(client)
+        return client
+
+    def connect_fresh(self) -> socket.socket:
+        """One client that is accepted by counts which are read after all that was done before."""
+        self.ping()
+        return self.connect()
+
+    def connect_many(self, count: int, listener: int = 0) -> list[socket.socket]:
+        """Clients, connected one after another without waiting for anything."""
+        return [self.connect(listener) for _ in range(count)]
+
+    def accepted(self, count: int) -> None:
+        """Until so many connections were accepted."""
+        self.until(lambda: self.ping().accepted >= count, f"{count} accepted")
+
+    # ---- the end ----------------------------------------------------------------------------
+
+    def wait_end(self) -> int:
+        """The exit code of the dispatcher, which has to end."""
+        wait_readable(self.dispatcher.pidfd, "the end of the dispatcher")
+        _, status = os.waitpid(self.dispatcher.pid, 0)
+        self.ended = True
+        return os.waitstatus_to_exitcode(status)
+
+    def kill_dispatcher(self) -> None:
+        """SIGKILL; what it held is in the test's hands as well."""
+        signal.pidfd_send_signal(self.dispatcher.pidfd, signal.SIGKILL)
+        assert self.wait_end() == -signal.SIGKILL
+        self.dispatcher.close()
+
+    def replace(self) -> None:
+        """Another dispatcher, which gets everything that the old one had."""
+        self.dispatcher = DispatcherHandle.start(self.kind)
+        self.ended = False
+        self.event(ControlKind.STARTED)
+        for sock in self.listeners:
+            self.hand_over_listener(sock)
+        for worker in self.workers:
+            self.hand_over(worker)
+            self.ready(worker)
+
+    def close(self) -> None:
+        """STOP; the dispatcher has to end with 0. Nothing is left open."""
+        try:
+            if not self.ended:
+                self.ask(ControlKind.STOP)
+                assert self.wait_end() == 0
+        finally:
+            if not self.ended:
+                self.kill_dispatcher()
+            self.dispatcher.close()
+            for thing in (*self.clients, *self.workers, *self.listeners):
+                thing.close()
+
+
+@contextmanager
+def rig(kind: str, **more: Any) -> Iterator[Rig]:
+    """A Rig that is taken down whatever happens."""
+    made = Rig(kind, **more)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def read_all(client: socket.socket) -> bytes:
+    """What a client gets until the end."""
+    parts = []
+    while part := client.recv(100):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def answer_of(clients: Sequence[socket.socket]) -> list[str]:
+    """The answers of several clients, in order."""
+    return [read_all(client).decode() for client in clients]
