@@ -1,0 +1,36 @@
+"""Documents point at what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rrdispatch.settings import OPTIONS, flag
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert "://" in target or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_options_exist(page: Path) -> None:
+    known = {flag(key) for key in OPTIONS} | {"--no-" + flag(key)[2:] for key in OPTIONS}
+    known |= {short for option in OPTIONS.values() for short in option.flags}
+    known |= {"--config", "--json", "--strict", "--version", "--interface"}
+    for line in re.findall(r"rrdispatch run .*|`(--[a-z][a-z-]+)", page.read_text()):
+        for option in re.findall(r"--[a-z][a-z-]+", line):
+            assert option in known, option
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for page in PAGES:
+        for target in re.findall(r"(?:^    |`)make ([a-z]+)", page.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
