@@ -74,7 +74,10 @@ class _Sync:
             if threading.current_thread() is threading.main_thread():
                 raise
             self._failure = error
-            signal.raise_signal(signal.SIGTERM)
+            # To the main thread: only there it interrupts the poll of accept().
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGTERM)
 
     def _asked(self, *_: object) -> None:
         if not self._draining:

@@ -89,7 +89,8 @@ class Runner:
 
     def _turn(self, longest: float) -> None:
         self._runtime.counts.heartbeat()
-        wasyncore.poll2(min(longest, self._shared.patience()), self._map)
+        patience = min(longest, self._shared.patience(), *(s.patience() for s in self._servers))
+        wasyncore.poll2(patience, self._map)
 
     def _drain(self) -> None:
         """Answer what is here with ``Connection: close``; idle ones may stay for the grace."""

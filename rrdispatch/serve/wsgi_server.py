@@ -113,6 +113,11 @@ class Server(BaseWSGIServer):
             return False
         return self.shared.free() > 0 and time.monotonic() >= self._retry_at
 
+    def patience(self) -> float:
+        """How long the loop may wait until a full descriptor table is tried again."""
+        left = self._retry_at - time.monotonic()
+        return left + 0.001 if left > 0 else 1.0
+
     def handle_accept(self) -> None:
         if not self.readable():
             return  # another event of this round took the last thread

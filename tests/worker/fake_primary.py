@@ -58,6 +58,7 @@ class FakePrimary:
     arguments: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
     program: list[str] | None = None
+    folder: Path | None = None  # of unix sockets
 
     def __enter__(self) -> FakePrimary:
         self.fronts = [self._front(kind, number) for number, kind in enumerate(self.binds)]
@@ -66,6 +67,7 @@ class FakePrimary:
         self.notify, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.lifeline, theirs_lifeline = socket.socketpair()
         self.heard: list[Said] = []
+        self.clients: list[socket.socket] = []
         given = [self.scoreboard_fd, theirs.fileno(), theirs_lifeline.fileno()]
         given += [front.receiving for front in self.fronts]
         program = self.program or [self.python, *self.arguments, str(BOOT)]
@@ -97,6 +99,8 @@ class FakePrimary:
                 f"--- worker's stdout\n{out.decode()}--- worker's stderr\n{err.decode()}"
             )
         self.board.close()
+        for client in self.clients:
+            client.close()
         self.cut()
         for front in self.fronts:
             front.listener.close()
@@ -108,7 +112,7 @@ class FakePrimary:
     def _front(self, kind: str, number: int) -> Front:
         if kind == "unix":
             listener = socket.socket(socket.AF_UNIX)
-            listener.bind(str(self.cwd / f"{number}.sock"))
+            listener.bind(str((self.folder or self.cwd) / f"{number}.sock"))
         else:
             inet6 = kind == "inet6"
             listener = socket.socket(socket.AF_INET6 if inet6 else socket.AF_INET)
@@ -172,6 +176,7 @@ class FakePrimary:
         """A client's socket, whose connection is still in the kernel's backlog."""
         listener = self.fronts[front].listener
         client = socket.socket(listener.family)
+        self.clients.append(client)
         client.settimeout(PATIENCE)
         client.connect(listener.getsockname())
         return client
@@ -181,6 +186,28 @@ class FakePrimary:
         with connection:
             message = Message(accepted_ns=_core.now_ns(), peer=sockaddr(connection.family, peer))
             _core.send(self.fronts[front].sending, message.pack(), [connection.fileno()])
+
+    def connect_many(self, count: int, front: int = 0) -> list[socket.socket]:
+        """So many clients, whose connections travel in one message."""
+        clients = [self.knock(front) for _ in range(count)]
+        pairs = [self.fronts[front].listener.accept() for _ in clients]
+        first, peer = pairs[0]
+        message = Message(count=count, peer=sockaddr(first.family, peer))
+        _core.send(self.fronts[front].sending, message.pack(), [one.fileno() for one, _ in pairs])
+        for connection, _ in pairs:
+            connection.close()
+        return clients
+
+    def pending(self, front: int = 0) -> int:
+        return _core.pending(self.fronts[front].receiving)
+
+    def take_back(self, front: int = 0) -> int:
+        """Take one message as a reclaimer does; its connections are closed. How many there were."""
+        taken = _core.take(self.fronts[front].receiving)
+        assert taken is not None
+        for fd in taken.fds:
+            os.close(fd)
+        return len(taken.fds)
 
     def cut(self) -> None:
         """Every sender is gone."""
