@@ -36,6 +36,23 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What a dispatcher counted for one worker; another dispatcher begins anew."""
+
+    picks: int = 0
+    moved_away: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The last account of a dead worker: what was sent, what it took, what was given to others."""
+
+    rescued: int = 0
+    sent: int = 0
+    received: int = 0
+
+
 @dataclass(slots=True)
 class Known:
     """What the dispatcher should know of one worker."""
@@ -43,6 +60,8 @@ class Known:
     handle: WorkerHandle
     state: State = State.STARTING
     answered: Callable[[], None] | None = None  # to a drain or a remove, as ``state`` says
+    figures: Figures = Figures()
+    account: Account = Account()
 
 
 @dataclass(slots=True)
@@ -99,12 +118,13 @@ class Dispatching:
     def drain(self, worker: int, answered: Callable[[], None]) -> None:
         self._become(worker, State.DRAINING, answered)
 
-    def remove(self, worker: int, answered: Callable[[], None]) -> None:
+    def remove(self, worker: int, answered: Callable[[Account], None]) -> None:
         """For a worker that was reaped."""
-        if worker in self._known:
-            self._become(worker, State.DEAD, answered)
+        known = self._known.get(worker)
+        if known is None:
+            self._loop.call_soon(answered, Account())
         else:
-            self._loop.call_soon(answered)
+            self._become(worker, State.DEAD, lambda: answered(known.account))
 
     def close_listeners(self, answered: Callable[[], None]) -> None:
         """Empties every backlog and closes the dispatcher's copies."""
@@ -192,6 +212,8 @@ class Dispatching:
             self._loop.call_later(0.01, self._again, known)
             return
         self._known.pop(known.handle.id, None)
+        if message.result == 0:
+            known.account = Account(*message.values[:3])
         self._done(known, State.DEAD)
 
     def _again(self, known: Known) -> None:
@@ -262,6 +284,25 @@ class Dispatching:
             self.totals.accepted += ping.values[1]
             self.totals.moved += ping.values[3]
             self.totals.lost += ping.values[5]
+
+    async def refresh(self) -> None:
+        """Asks the dispatcher for all its numbers of this moment."""
+        for known in self._known.values():
+            if known.state is not State.DEAD:
+                self._refresh_one(known)
+        await self.link.ping()
+
+    def _refresh_one(self, known: Known) -> None:
+        def answered(message: ControlMessage) -> None:
+            if message.result == 0:
+                known.figures = Figures(message.values[6], message.values[5])
+
+        self.link.ask(Request(ControlKind.STATS, worker=known.handle.id), answered)
+
+    def figures(self, worker: int) -> Figures:
+        """As of the last ``refresh``."""
+        known = self._known.get(worker)
+        return known.figures if known is not None else Figures()
 
     def counters(self) -> Totals:
         """Of all dispatchers so far, as of the last ping."""

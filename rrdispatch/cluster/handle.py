@@ -48,6 +48,7 @@ class WorkerHandle:
     kind: str = ""
     status: str = ""
     reaped: bool = False
+    how: str = ""  # it ended
 
     def open_scoreboard(self, fd: int) -> None:
         """Takes the memfd and maps it for reading."""
@@ -103,7 +104,7 @@ class WorkerHandle:
             return None
         self.signal_group(signal.SIGKILL)
         wait_exit(self.pidfd)
-        self.reaped = True
+        self.reaped, self.how = True, how
         return how
 
     def close_pipes(self) -> None:

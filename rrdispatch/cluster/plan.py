@@ -80,11 +80,18 @@ def _losses(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> It
         elif worker.state in (State.DRAINING, State.STOPPING):
             yield from _draining(view, worker, now, out)
         elif worker.leaves or wish.of(worker) is Wanted.GONE:
-            yield Drain(worker.id)
+            yield _farewell(view, worker)
         elif worker.state is State.READY and wish.of(worker) is Wanted.PARK:
             yield Park(worker.id)
         elif worker.state is State.STARTING and view.rules.listen:
             yield from _silent(view, worker, now, out)
+
+
+def _farewell(view: View, worker: Worker) -> Action:
+    """At the final stop all are parked before the first is drained: none gets another's queue."""
+    if isinstance(view.operation, Stop) and worker.state is State.READY and not worker.leaves:
+        return Park(worker.id)
+    return Drain(worker.id)
 
 
 def _silent(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:

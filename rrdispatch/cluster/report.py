@@ -62,7 +62,7 @@ def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] |
     handle = world.handles.get(worker.id)
     if handle is None:
         return None
-    counts = handle.counts()
+    counts, figures = handle.counts(), world.dispatching.figures(worker.id)
     slot = view.slots.get(worker.slot)
     return {
         "slot": worker.slot,
@@ -76,6 +76,8 @@ def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] |
         "pending": handle.pending() if handle.channels else 0,
         "busy": counts.busy,
         "requests": counts.requests,
+        "picks": figures.picks,
+        "moved_away": figures.moved_away,
         "restarts": slot.restarts if slot else 0,
         "stalled": handle.stalled(),
         "kind": handle.kind,

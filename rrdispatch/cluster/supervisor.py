@@ -157,7 +157,7 @@ class Supervisor:
 
     async def fresh_stats(self) -> dict[str, Any]:
         """The same with the dispatcher's counters of now."""
-        await self.world.dispatching.link.ping()
+        await self.world.dispatching.refresh()
         return self.stats()
 
     # ---- by signal -----------------------------------------------------------------------------

@@ -97,7 +97,7 @@ class Slot:
         self.died_at = now
         self.failures = 0 if was_ready else self.failures + 1
         doubled = rules.respawn_delay * 2 ** min(max(self.failures - 1, 0), 20)
-        self.delay = min(MAX_DELAY, doubled) * (jitter if self.failures > 1 else 1.0)
+        self.delay = min(MAX_DELAY, doubled * (jitter if self.failures > 1 else 1.0))
         self.deaths = [at for at in self.deaths if at > now - rules.restart_window] + [now]
         self.errored = 0 < rules.max_restarts < len(self.deaths)
 

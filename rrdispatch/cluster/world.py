@@ -16,11 +16,12 @@ from typing import Any
 
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
-from rrdispatch.cluster.dispatching import Dispatching, Hooks
+from rrdispatch.cluster.dispatching import Account, Dispatching, Hooks
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
+from rrdispatch.cluster.lifecycle import Wanted
 from rrdispatch.cluster.logs import Logs
 from rrdispatch.cluster.spawn import Post, spawn
 from rrdispatch.errors import Error
@@ -179,11 +180,16 @@ class ProcessWorld:
         handle.signal_group(signal.SIGKILL)
 
     def _remove(self, worker: int) -> None:
-        self.dispatching.remove(worker, lambda: self._removed(worker))
+        self.dispatching.remove(worker, lambda account: self._removed(worker, account))
 
-    def _removed(self, worker: int) -> None:
-        handle = self.handles.pop(worker, None)
+    def _removed(self, worker: int, account: Account) -> None:
+        handle = self.handles.get(worker)
         if handle is not None:
+            facts: dict[str, Any] = {"sent": account.sent, "rescued": account.rescued}
+            self._tell_worker(
+                "removed", worker, received=account.received, exit=handle.how, **facts
+            )
+            del self.handles[worker]
             self._count(handle)
             self.logs.forget(handle)
             self._close(handle)
@@ -212,6 +218,20 @@ class ProcessWorld:
         self._notified(handle)  # its last words lie in the socket, and it may have been quick
         self._owner.died(handle.id, self.logs.tail(handle.id))
         self._tell(news.Exited(handle.id, how))
+        self._tell_exit(handle, how)
+
+    def _tell_exit(self, handle: WorkerHandle, how: str) -> None:
+        """For people only if nobody wanted it."""
+        assert self.engine is not None
+        view = self.engine.view
+        worker, slot = view.workers[handle.id], view.slots.get(handle.slot)
+        wanted = worker.wanted is Wanted.GONE or worker.leaves
+        text = "" if wanted else f"ended: {news.describe(worker, how)}"
+        self._tell_worker("exited", handle.id, text, how=how)
+        if slot is not None and slot.errored and not wanted:
+            rules = view.rules
+            often = f"more than {rules.max_restarts} times in {rules.restart_window:g} s"
+            self._tell_worker("errored", handle.id, f"is given up: its slot died {often}; {text}")
 
     def _notified(self, handle: WorkerHandle) -> None:
         while handle.notify is not None:

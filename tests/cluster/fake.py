@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
@@ -54,10 +55,9 @@ class FakeWorld:
         assert self.engine is not None
         worker = getattr(told, "worker", None)
         known = self.engine.view.workers.get(worker) if worker is not None else None
-        if worker is not None and (known is None or known.state in (State.DEAD, State.GONE)):
-            if not isinstance(told, news.Removed):
-                return
-        self.engine.tell(told)
+        over = known is None or known.state in (State.DEAD, State.GONE)
+        if worker is None or not over or isinstance(told, news.Removed):
+            self.engine.tell(told)
 
     def perform(self, action: act.Action) -> None:
         self.log.append((self.clock, action))
@@ -105,7 +105,7 @@ class FakeWorld:
                 self.timers.pop(0)[2]()
         raise AssertionError("the world never comes to rest")
 
-    def of(self, *kinds: type) -> list[act.Action]:
+    def of(self, *kinds: type) -> list[Any]:
         return [action for _, action in self.log if isinstance(action, kinds)]
 
     def times(self, kind: type) -> list[float]:

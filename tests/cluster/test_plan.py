@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from rrdispatch.cluster import actions as act
@@ -65,7 +67,7 @@ def test_the_delay_doubles_only_for_deaths_before_ready() -> None:
     bench.tell(news.Exited(bench.worker(1), "SIGKILL"))
     bench.world.run(seconds=200)
     times = bench.world.times(act.Spawn)
-    gaps = [b - a for a, b in zip(times, times[1:], strict=False)]
+    gaps = [b - a for a, b in itertools.pairwise(times)]
     assert gaps[:4] == pytest.approx([0.1, 0.2, 0.4, 0.8], rel=0.21)
     assert max(gaps) <= 30
     assert max(gaps) >= 24
@@ -186,6 +188,8 @@ def test_the_final_stop_closes_the_listeners_before_it_drains() -> None:
     bench.tell(news.StopAsked())
     bench.world.run()
     assert bench.world.times(act.CloseListeners) == [pytest.approx(began + 2)]
+    kinds = [type(a) for a in bench.world.of(act.Park, act.Drain)]
+    assert kinds == [act.Park] * 3 + [act.Drain] * 3
     done = bench.world.of(act.CloseListeners, act.Drain, act.AskToStop)
     assert index(done, act.CloseListeners) < index(done, act.Drain)
     assert bench.world.times(act.Drain)[0] == pytest.approx(began + 2.1)
