@@ -87,7 +87,7 @@ def count(instances: str, cpus: Cpus, source: str = "") -> Count:
     if number < 0:
         fewer = max(1, cpus.usable + number)
         return _capped(fewer, f"{-number} fewer than max ({_reason(cpus)}){said}")
-    return Count(number, f"as asked{said}; {_reason(cpus)}")
+    return Count(number, f"as asked{said}; max is {cpus.usable} ({_reason(cpus)})")
 
 
 def _physical(cpus: Cpus, said: str) -> tuple[int, str]:
