@@ -1,5 +1,6 @@
 /* Owns a worker's states in the dispatcher, from WORKER_ADD to its removal, and its fds. */
 #include <errno.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
 
