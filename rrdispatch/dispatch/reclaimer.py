@@ -226,7 +226,7 @@ class Reclaims:
         self._sender.totals.lost += message.count - len(fds)
         worker.given -= message.count
         worker.moved_away += len(fds)
-        worker.moved_by_drain += len(fds)
+        worker.moved_lately += len(fds)
         hand = Hand(fds, message.accepted_ns, message.peer, helper.lane, FLAG_MOVED)
         # Placed at the next look, with fresh counts; until then nothing more is asked for.
         self._sender.held.append(hand)

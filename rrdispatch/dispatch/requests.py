@@ -212,8 +212,10 @@ class Requests:
         if worker.draining:
             raise _fail(errno.EALREADY)
         worker.draining.append(request.sequence)
-        worker.moved_by_drain = 0
+        worker.moved_lately = 0
         if worker.state != State.DEAD:
+            # Everything of it is moved now, a probe too: it is not asked whether it takes.
+            worker.unstall()
             self._enter(worker, State.DRAINING, tuple(State))
         self._watch.soon()
 

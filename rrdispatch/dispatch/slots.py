@@ -69,7 +69,7 @@ class Worker:
     # requests that wait for their answer
     draining: list[int] = field(default_factory=list)
     removing: list[int] = field(default_factory=list)
-    moved_by_drain: int = 0
+    moved_lately: int = 0  # since it drains, or since its death
 
     def handled(self) -> int:
         """Connections that left its queue, if its scoreboard is right."""

@@ -148,6 +148,8 @@ class Watch:
         if worker.state == State.DEAD:
             return
         worker.unstall()
+        if not worker.draining:
+            worker.moved_lately = 0
         worker.enter(State.DEAD)
         self._slots.rebuild()
         self._talk.event(ControlKind.DEAD, worker.id)
@@ -156,7 +158,7 @@ class Watch:
     def _answer_drain(self, worker: Worker) -> None:
         for sequence in worker.draining:
             request = Control(ControlKind.WORKER_DRAIN, sequence, worker=worker.id)
-            self._talk.answer(request, 0, (worker.moved_by_drain,))
+            self._talk.answer(request, 0, (worker.moved_lately,))
         worker.draining.clear()
 
     def remove(self, worker: Worker) -> None:
@@ -168,4 +170,4 @@ class Watch:
         worker.close()
         for sequence in worker.removing:
             request = Control(ControlKind.WORKER_REMOVE, sequence, worker=worker.id)
-            self._talk.answer(request, 0, (worker.moved_away, worker.sent, received))
+            self._talk.answer(request, 0, (worker.moved_lately, worker.sent, received))

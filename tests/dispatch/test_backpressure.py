@@ -1,0 +1,105 @@
+"""When nobody has room the kernel's backlog holds: not one connection more is taken."""
+
+from __future__ import annotations
+
+import pytest
+
+from rrdispatch._core.layout import ControlKind, Policy
+
+from .rig import Rig, answer_of, rig
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+@pytest.mark.parametrize("limit", [1, 3, 69])
+def test_exactly_the_queue_limit_is_accepted(dispatcher: Rig, policy: Policy, limit: int):
+    dispatcher.settings(policy, queue_limit=limit)
+    dispatcher.listen()
+    workers = dispatcher.add(2)
+    clients = dispatcher.connect_many(2 * limit + 5)
+    dispatcher.event(ControlKind.FULL)
+    assert dispatcher.ping().accepted == 2 * limit
+    assert [worker.pending() for worker in workers] == [limit, limit]
+    # One taken is room for one.
+    workers[1].take().answer()
+    dispatcher.event(ControlKind.ROOM)
+    dispatcher.accepted(2 * limit + 1)
+    assert dispatcher.ping().accepted == 2 * limit + 1
+    assert workers[1].pending() == limit
+    while len(workers[0].taken) + len(workers[1].taken) < len(clients):
+        for worker in workers:
+            if worker.pending():
+                worker.take().answer()
+    assert set(answer_of(clients)) == {"0", "1"}
+    assert dispatcher.ping()[1:6] == (len(clients), len(clients), 0, 0, 0)
+
+
+def test_without_workers_the_backlog_holds(dispatcher: Rig, family: str):
+    dispatcher.listen(family)
+    clients = dispatcher.connect_many(30)
+    dispatcher.event(ControlKind.FULL)
+    assert dispatcher.ping().accepted == 0
+    dispatcher.add(2, process=True)
+    assert set(answer_of(clients)) <= {"0", "1"}
+    assert dispatcher.ping().accepted == 30
+
+
+def test_full_and_room_are_told_once_a_second_at_most(dispatcher: Rig):
+    dispatcher.settings(queue_limit=1)
+    dispatcher.listen()
+    (worker,) = dispatcher.add(1)
+    clients = dispatcher.connect_many(40)
+    before = dispatcher.event(ControlKind.FULL)
+    began = dispatcher.ping().now
+    for _ in clients:
+        worker.take().answer()
+    answer_of(clients)
+    seconds = (dispatcher.ping().now - began) / 1e9
+    assert before.values[0] == 0
+    assert dispatcher.count(ControlKind.FULL) <= seconds + 1
+    assert dispatcher.count(ControlKind.ROOM) <= seconds + 2
+
+
+def test_a_lower_limit_counts_from_the_next_connection(dispatcher: Rig):
+    dispatcher.listen()
+    (worker,) = dispatcher.add(1)
+    dispatcher.connect_many(8)
+    dispatcher.accepted(8)
+    dispatcher.settings(queue_limit=4)
+    dispatcher.connect()
+    dispatcher.event(ControlKind.FULL)
+    assert worker.pending() == 8
+    for _ in range(4):
+        worker.take().answer()
+    assert dispatcher.ping().accepted == 8
+    worker.take().answer()
+    dispatcher.accepted(9)
+    assert worker.pending() == 4
+
+
+def test_an_idle_dispatcher_sleeps(dispatcher: Rig):
+    """Also with a full queue that nobody can take from: no round without an event."""
+    dispatcher.listen()
+    dispatcher.connect_many(3)
+    dispatcher.event(ControlKind.FULL)
+    dispatcher.ping()
+    rounds = [dispatcher.ping().rounds for _ in range(5)]
+    assert all(rounds[0] <= told <= rounds[0] + step for step, told in enumerate(rounds))
+
+
+def test_listeners_take_turns_under_load(kind: str):
+    with rig(kind) as made:
+        made.settings(queue_limit=69)
+        made.listen()
+        made.listen()
+        (worker,) = made.add(1)
+        made.ask(ControlKind.WORKER_PARK, worker=worker.id)
+        made.connect_many(100, 0)
+        made.connect_many(10, 1)
+        made.event(ControlKind.FULL)
+        made.ready(worker)
+        while worker.pending(1) < 5:
+            made.ping()
+            if worker.pending(0):
+                worker.take(0).close()
+        # The second listener did not have to wait until the first had given all.
+        assert made.ping().accepted < 110
