@@ -98,6 +98,7 @@ class Dispatching:
         self._closed: Callable[[], None] | None = None
         self._closing_by = 0.0
         self._replaced: list[float] = []
+        self._given_up = False
         self.totals = Totals()
         self.kind = default_kind() if settings.dispatcher == "auto" else settings.dispatcher
         self.link = Link(self.kind, self._event, self._lost)
@@ -190,7 +191,10 @@ class Dispatching:
     ) -> None:
         known = self._known[worker]
         known.state, known.answered = state, answered
-        self._state(known, state)
+        if self._given_up:
+            self._loop.call_soon(self._done, known, state)
+        else:
+            self._state(known, state)
 
     def _state(self, known: Known, state: State) -> None:
         handle = known.handle
@@ -263,21 +267,24 @@ class Dispatching:
         self._count(self.link.last_ping)
         now = self._loop.time()
         self._replaced = [at for at in self._replaced if at > now - WITHIN] + [now]
-        if len(self._replaced) > MOST_REPLACED:
-            self._hooks.failed(
-                DispatcherError(
-                    f"the dispatcher ended {len(self._replaced)} times in {WITHIN:g} s: {why}"
-                )
-            )
-            return
         try:
+            if len(self._replaced) > MOST_REPLACED:
+                often = f"{len(self._replaced)} times in {WITHIN:g} s"
+                raise DispatcherError(f"the dispatcher ended {often}: {why}")
             self.link = Link(self.kind, self._event, self._lost)
         except DispatcherError as error:
-            self._hooks.failed(error)
+            self._give_up(error)
             return
         self._tell_everything()
         text = f"the dispatcher was replaced: {why}"
         self._hooks.events.tell("dispatcher-replaced", text, pid=self.link.pid, reason=why)
+
+    def _give_up(self, error: DispatcherError) -> None:
+        """Without a dispatcher: what waits stays where it is, and nobody answers for it."""
+        self._given_up = True
+        for known in self._known.values():
+            self._done(known, known.state)
+        self._hooks.failed(error)
 
     def _count(self, ping: ControlMessage | None) -> None:
         if ping is not None:
