@@ -59,7 +59,7 @@ san:
 	done
 
 bench: $(VENV)/built
-	$(BIN)/python bench/dispatch.py
+	$(BIN)/python loadtests/bench.py
 
 load: $(VENV)/built
 	$(BIN)/python loadtests/run.py
