@@ -138,6 +138,9 @@ static int accept_failed(struct rr__dispatcher *d, struct rr__listener *listener
     switch (rr__accept_trouble(error)) {
     case RR__DRY:
         listener->readable = 0;
+        /* The poller would call a shut listener readable for ever, so it is never quiet. */
+        if (listener->shut)
+            rr__listener_drop(d, listener, RR__CLOSED);
         return 0;
     case RR__NEXT:
         d->accept_errors += error != EINTR;
@@ -261,7 +264,8 @@ void rr__accept_all(struct rr__dispatcher *d)
 void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *listener,
                               uint64_t quiet, uint64_t limit)
 {
-    rr_gate(listener->fd);
+    int gated = rr_gate(listener->fd);
+    listener->shut = gated == 0 && rr__expect_socket(listener->fd, AF_UNIX, SOCK_STREAM) == 0;
     listener->closing = 1;
     listener->accepted = 0;
     listener->quiet = quiet;
