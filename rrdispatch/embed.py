@@ -51,6 +51,7 @@ class Cluster:
         self._readers: list[queue.SimpleQueue[Event | None]] = []
         self._over = threading.Event()
         self._lock = threading.Lock()
+        self._finishing = threading.Lock()
         self.exit_code: int | None = None
 
     def start(self) -> Cluster:
@@ -140,7 +141,7 @@ class Cluster:
 
     def ask_to_stop(self, now: bool = False) -> None:
         """Without waiting for the end; for signal handlers and other threads."""
-        with contextlib.suppress(ControlError):  # it is gone: the wish is fulfilled
+        with contextlib.suppress(ControlError):  # gone, or not started: the wish is fulfilled
             self._call("kill" if now else "stop")
 
     def _call(self, method: str, timeout: float | None = ANSWER_WITHIN, **params: Any) -> Any:
@@ -149,11 +150,14 @@ class Cluster:
         return self._client.call(method, timeout, **params)
 
     def _finish(self, *, kill: bool) -> int:
-        process, client = self._process, self._client
-        if process is None or client is None:
-            return self.exit_code or 0
-        with contextlib.suppress(ControlError):
-            client.call("kill" if kill else "stop", ANSWER_WITHIN)
+        """Asks at once; the first one who asks waits for the end, the others for that one."""
+        self.ask_to_stop(now=kill)
+        with self._finishing:
+            if self._process is not None and self._client is not None:
+                self._end(self._process, self._client)
+        return self.exit_code or 0
+
+    def _end(self, process: PrimaryProcess, client: Client) -> None:
         settings = self.settings
         if not process.wait(settings.shutdown_delay + settings.drain_timeout + END_WITHIN):
             process.kill()  # it does not keep its promise; its workers' lifelines do
@@ -161,7 +165,6 @@ class Cluster:
         self.exit_code = process.reap()
         self._process = self._client = None
         _CLUSTERS.discard(self)
-        return self.exit_code
 
     # ---- in the reader thread ----------------------------------------------------------------
 

@@ -28,9 +28,13 @@ class AsyncClient:
     async def open(self, control: socket.socket) -> None:
         """Takes the socket."""
         control.setblocking(False)
-        reader, self._writer = await asyncio.open_unix_connection(
-            sock=control, limit=protocol.MOST_ANSWER
-        )
+        try:
+            reader, self._writer = await asyncio.open_unix_connection(
+                sock=control, limit=protocol.MOST_ANSWER
+            )
+        except BaseException:
+            control.close()
+            raise
         self._task = asyncio.get_running_loop().create_task(self._read(reader))
 
     async def call(self, method: str, **params: Any) -> Any:

@@ -35,13 +35,14 @@ class Cluster:
         self._client: AsyncClient | None = None
         self._readers: list[asyncio.Queue[Event | None]] = []
         self._over: asyncio.Event | None = None
+        self._finishing = asyncio.Lock()  # 3.10 on: bound to the loop that uses it first
         self.exit_code: int | None = None
 
     async def start(self) -> Cluster:
         """Returns when it serves; raises what a foreground start would raise."""
         if self._process is not None:
             raise ControlError("the cluster is started already")
-        self._over = asyncio.Event()
+        self._over, self._finishing = asyncio.Event(), asyncio.Lock()
         self.exit_code = None
         self._process = PrimaryProcess.start()
         self._client = AsyncClient(self._event, self._ended)
@@ -116,11 +117,15 @@ class Cluster:
             raise ControlError(f"the primary did not answer {method}") from None
 
     async def _finish(self, *, kill: bool) -> int:
-        process, client, over = self._process, self._client, self._over
-        if process is None or client is None or over is None:
-            return self.exit_code or 0
-        with contextlib.suppress(ControlError):
+        """Asks at once; the first one who asks waits for the end, the others for that one."""
+        with contextlib.suppress(ControlError):  # gone, or not started: nothing to ask
             await self._call("kill" if kill else "stop")
+        async with self._finishing:
+            if self._process is not None and self._client is not None:
+                await self._end(self._process, self._client)
+        return self.exit_code or 0
+
+    async def _end(self, process: PrimaryProcess, client: AsyncClient) -> None:
         settings = self.settings
         limit = settings.shutdown_delay + settings.drain_timeout + END_WITHIN
         with contextlib.suppress(asyncio.TimeoutError):
@@ -129,10 +134,8 @@ class Cluster:
             process.kill()  # it does not keep its promise; its workers' lifelines do
         await client.close()
         self._ended()
-        if self._process is process:
-            self._process = self._client = None
-            self.exit_code = process.reap()
-        return self.exit_code or 0
+        self._process = self._client = None
+        self.exit_code = process.reap()
 
     def _event(self, event: Event) -> None:
         for reader in self._readers:

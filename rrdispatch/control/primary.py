@@ -50,16 +50,18 @@ class Primary:
 
     async def _service(self) -> None:
         await self._begun
-        assert self._run is not None
-        await asyncio.wait([self._run])
+        if self._run is not None:
+            await asyncio.wait([self._run])
 
     async def _begin(self, values: Mapping[str, Any]) -> Supervisor:
         """Errors of settings and binding are the start's; later ones its ``started``'s."""
         assert self._connection is not None
-        supervisor = Supervisor(from_values(values), on_event=self._connection.tell)
-        self._run = asyncio.get_running_loop().create_task(supervisor.run())
-        self._supervisor = supervisor
-        self._begun.set_result(None)
+        try:
+            supervisor = Supervisor(from_values(values), on_event=self._connection.tell)
+            self._run = asyncio.get_running_loop().create_task(supervisor.run())
+            self._supervisor = supervisor
+        finally:
+            self._begun.set_result(None)  # one start is all there is
         await asyncio.sleep(0)  # the loop's turn: run() binds and makes everything in one go
         if self._run.done():
             self._run.result()

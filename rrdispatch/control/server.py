@@ -116,10 +116,10 @@ class Connection:
         return {"generation": done.generation, "seconds": done.seconds, "notes": list(done.notes)}
 
     async def scale(self, params: dict[str, Any]) -> None:
-        workers = params.get("workers")
+        supervisor, workers = self.supervisor, params.get("workers")
         if isinstance(workers, bool) or not isinstance(workers, int):
             raise ConfigError(f"scale: {workers!r} is not a number of workers")
-        self.supervisor.scale(workers)
+        supervisor.scale(workers)
 
     async def stats(self, _params: dict[str, Any]) -> dict[str, Any]:
         return await self.supervisor.fresh_stats()
