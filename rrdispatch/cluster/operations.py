@@ -124,7 +124,7 @@ class Operations:
         mine = asyncio.current_task()
         await asyncio.gather(*(task for task in self._tasks if task is not mine))
         if not self.started.done():
-            self.started.set_exception(StartError("the service was stopped"))
+            self.started.set_exception(self.fatal or StartError("the service was stopped"))
         failed = finish.failure is not None
         self.done.set_result((self.fatal or StartError("stopped")) if failed else None)
 

@@ -20,6 +20,7 @@ from rrdispatch.cluster.launch import Launch, Origin, resolve
 from rrdispatch.cluster.operations import Operations, ReloadResult
 from rrdispatch.cluster.signals import Signals
 from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, View
+from rrdispatch.cluster.watching import Watching, require
 from rrdispatch.cluster.world import Owner, ProcessWorld
 from rrdispatch.errors import ConfigError, Error
 from rrdispatch.net.addresses import parse
@@ -53,10 +54,13 @@ class Supervisor:
         self._launches: dict[int, Launch] = {}
         self._addresses: list[str] = []
         self._stop_asked = False
+        self._watching: Watching | None = None
 
     async def run(self) -> int:
         """Serves until the end: 0 after a stop, an Error if it could not start or go on."""
         workers = cpus.count(self.settings.instances, cpus.detect()).workers
+        if self.settings.watch:
+            require()
         self._launches[1] = resolve(self.settings, self._origin)
         self.operations = Operations(self.events)
         listeners = self._bind()
@@ -69,10 +73,13 @@ class Supervisor:
         try:
             self.events.tell("listening", listeners=self.world.told_listeners, workers=workers)
             self.engine.settle()
+            self._watch()
             error = await self.operations.done
         finally:
             if signals is not None:
                 signals.close()
+            if self._watching is not None:
+                self._watching.close()
             await self.world.close()
         self.events.tell("stopped", code=error.exit_code if error else 0)
         if error is not None:
@@ -97,6 +104,20 @@ class Supervisor:
         self.view = View(rules_of(self.settings), workers, operation=Start())
         self.world = self._make_world(owner, listeners)
         self.world.engine = self.engine = Engine(self.view, self.world)
+
+    def _watch(self) -> None:
+        folders, cwd = self.settings.watch_paths, self._launches[1].cwd
+        if self.settings.watch:
+            self._watching = Watching(folders, cwd, self._files_changed, self._watcher_ended)
+
+    def _files_changed(self, paths: list[str]) -> None:
+        """Development: no probation, and an error is only told."""
+        if not self._stop_asked:
+            self.events.tell("files-changed", f"reload: {paths[0]} has changed", paths=paths)
+            self.reload(probation=0.0)
+
+    def _watcher_ended(self, how: str) -> None:
+        self.events.tell("warning", f"the watcher ended: {how}", hint="changes are not seen")
 
     # ---- what can be asked ---------------------------------------------------------------------
 
@@ -176,7 +197,9 @@ class Supervisor:
             self.scale(self.view.wanted + change)
 
     def reap_orphans(self) -> None:
-        self.world.reap_orphans()
+        """SIGCHLD, where we adopt."""
+        watching = self._watching
+        self.world.reap_orphans(watching.reap_if_ours if watching is not None else _nobodys)
 
     # ---- what the world tells ------------------------------------------------------------------
 
@@ -225,6 +248,10 @@ def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
     merged = {name: getattr(settings, name) for name in names} | said
     merged["batch"] = max(1, merged["batch"])
     return ReloadOptions(**merged)
+
+
+def _nobodys(_pid: int) -> bool:
+    return False
 
 
 def _close_all(listeners: list[ListeningSocket]) -> None:

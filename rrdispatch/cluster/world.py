@@ -298,7 +298,7 @@ class ProcessWorld:
 
     # ---- the end -------------------------------------------------------------------------------
 
-    def reap_orphans(self) -> None:
+    def reap_orphans(self, others: Callable[[int], bool]) -> None:
         """As PID 1: whoever was adopted and died. Ours are left to those who hold them."""
         while True:
             try:
@@ -308,7 +308,7 @@ class ProcessWorld:
                 return
             if found is None:
                 return
-            if not self._ours(found.si_pid):
+            if not self._ours(found.si_pid) and not others(found.si_pid):
                 os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)
 
     def _ours(self, pid: int) -> bool:

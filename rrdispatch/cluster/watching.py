@@ -1,0 +1,106 @@
+"""The primary's side of ``--watch``: starts the watcher and hears of changed files."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from rrdispatch import _core
+from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.cluster.handle import wait_exit
+from rrdispatch.errors import MissingExtraError
+
+PROGRAM = str(Path(__file__).with_name("watch.py"))
+LIFELINE = 3
+
+
+def require() -> None:
+    """MissingExtraError where nothing can be watched."""
+    if importlib.util.find_spec("watchfiles") is None:
+        raise MissingExtraError(
+            f"--watch needs watchfiles, which is not installed for {sys.executable}",
+            hint="pip install 'rrdispatch[watch]'",
+        )
+
+
+class Watching:
+    """One watcher; its end is told once and it is not replaced: it is for development."""
+
+    def __init__(
+        self,
+        folders: tuple[str, ...],
+        cwd: str,
+        changed: Callable[[list[str]], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._changed = changed
+        self._ended = ended
+        self._part = b""
+        self._reaped = False
+        chosen = [os.path.join(cwd, folder) for folder in folders]
+        self._start(["all", *chosen] if chosen else ["python", cwd])
+        self._loop.add_reader(self._pipe, self._readable)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    def _start(self, which: list[str]) -> None:
+        with ExitStack() as its_ends:
+            self._pipe, out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            its_ends.callback(os.close, out)
+            os.set_blocking(out, True)
+            self._lifeline, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            its_ends.enter_context(far)
+            request = SpawnRequest(
+                program=sys.executable,
+                arguments=[sys.executable, PROGRAM, *which],
+                environment=dict(os.environ),
+                fds=[(out, 1), (2, 2), (far.fileno(), LIFELINE)],
+                lifeline=LIFELINE,
+            )
+            self.pid, self._pidfd = _core.spawn(request)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._pipe, 65536)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._pipe)
+            return
+        *lines, self._part = (self._part + data).split(b"\n")
+        paths = [path for line in lines for path in json.loads(line)]
+        if paths:
+            self._changed(paths)
+
+    def _exited(self) -> None:
+        how = wait_exit(self._pidfd)
+        if how is not None:
+            self._loop.remove_reader(self._pidfd)
+            self._reaped = True
+            self._ended(how)
+
+    def reap_if_ours(self, pid: int) -> bool:
+        """For a PID 1 that peeks at every child."""
+        if pid == self.pid and not self._reaped:
+            self._exited()
+            return True
+        return False
+
+    def close(self) -> None:
+        """Ends it and forgets it."""
+        self._loop.remove_reader(self._pipe)
+        if not self._reaped:
+            self._loop.remove_reader(self._pidfd)
+            os.kill(self.pid, signal.SIGKILL)  # not reaped yet: the number is still its own
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED)
+        os.close(self._pidfd)
+        os.close(self._pipe)
+        self._lifeline.close()
