@@ -200,7 +200,6 @@ class Acceptor:
         lane, encode = listener.index, listener.encode
         # Counts are read again after as many picks as there are workers: one reading per pick.
         picks = len(ready)
-        done = 0
         for _ in range(sender.slots.settings.round):
             fresh = picks >= len(ready)
             picks = 1 if fresh else picks + 1
@@ -218,13 +217,11 @@ class Acceptor:
                     continue
                 break
             now = time.monotonic_ns()
-            done += 1
+            self._note_accepted(listener, now)
             sender.give(index, fd, now, encode(address), lane)
             if sender.held:
                 self._become_full(now)
                 break
-        if done:
-            self._note_accepted(listener, done, now)
 
     def _dry(self, listener: Listening) -> None:
         listener.readable = False
@@ -232,9 +229,9 @@ class Acceptor:
             # A gated unix listener gets nothing more, and the poller would call it readable.
             self.drop(listener)
 
-    def _note_accepted(self, listener: Listening, count: int, now: int) -> None:
-        self._sender.totals.accepted += count
-        listener.accepted += count
+    def _note_accepted(self, listener: Listening, now: int) -> None:
+        self._sender.totals.accepted += 1
+        listener.accepted += 1
         listener.pause_ns = 0
         listener.quiet_ns = now + listener.quiet
 
@@ -272,7 +269,6 @@ class Acceptor:
         listener.quiet = quiet
         listener.quiet_ns = now + quiet
         listener.limit_ns = now + limit
-        listener.readable = listener.armed
 
     def drop(self, listener: Listening) -> None:
         """Close it, and answer who asked for that."""

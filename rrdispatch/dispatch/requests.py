@@ -79,18 +79,17 @@ class Requests:
 
     def serve(self, data: bytes, fds: list[int]) -> None:
         """Do what a message asks for and answer it; its fds are ours from here on."""
-        request = Control(0)
+        request = Control.unpack(data)
+        result, values = 0, None
         try:
-            request = Control.unpack(data)
             values = self._call(request, fds)
         except OSError as error:
-            self._talk.answer(request, -(error.errno or errno.EIO))
-        else:
-            if values is not None:
-                self._talk.answer(request, 0, values)
-        finally:
-            for fd in fds:
-                os.close(fd)
+            result = -(error.errno or errno.EIO)
+        # Before the answer: whoever has it may count on them being closed.
+        for fd in fds:
+            os.close(fd)
+        if result or values is not None:
+            self._talk.answer(request, result, values or ())
 
     def _call(self, request: Control, fds: list[int]) -> Values | None:
         if request.version != CONTROL_VERSION:

@@ -116,7 +116,7 @@ class Worker:
     def fds(self) -> list[int]:
         """What WORKER_ADD carries."""
         ends = [end for one in self.channels for end in (one.sender, one.receiver)]
-        return [self.pidfd, self.board_fd, self.lifeline[0], *ends]
+        return [self.pidfd, self.board_fd, self.lifeline[1], *ends]
 
     def pending(self, lane: int = 0) -> int:
         """Messages that wait in a channel."""
@@ -172,6 +172,11 @@ class Worker:
         os.waitpid(self.pid, 0)
         self.pid = 0
 
+    def forget(self) -> None:
+        """Let go of the channels, as a primary that dies."""
+        for channel in self.channels:
+            channel.close()
+
     def close(self) -> None:
         """Close all that the test holds of it."""
         if self.pid:
@@ -179,11 +184,9 @@ class Worker:
         for connection in self.taken:
             connection.sock.close()
         self.board.close()
-        for channel in self.channels:
-            channel.close()
+        self.forget()
         for fd in (self.board_fd, *self.lifeline, self.pidfd):
-            if fd >= 0:
-                os.close(fd)
+            os.close(fd)
 
 
 class Rig:
@@ -198,6 +201,7 @@ class Rig:
         self.events: list[Control] = []
         self._answers: dict[int, Control] = {}
         self._ids = 0
+        self._settings: tuple[int, ...] = ()
         self.ended = False
         started = self.event(ControlKind.STARTED)
         assert started.values[0] == self.dispatcher.pid
@@ -208,7 +212,7 @@ class Rig:
         """Receive until something came."""
         wait_readable(self.dispatcher.fileno(), what, max(deadline - time.monotonic(), 0.001))
         for message in self.dispatcher.receive():
-            if message.kind >= ControlKind.STARTED:
+            if message.sequence == 0 and message.kind >= ControlKind.STARTED:
                 self.events.append(message)
             else:
                 self._answers[message.sequence] = message
@@ -284,8 +288,8 @@ class Rig:
         switches: int = 0,
     ) -> None:
         """SETTINGS."""
-        values = (policy, queue_limit, stall, band, heartbeat, 0, switches)
-        self.ask(ControlKind.SETTINGS, values=values)
+        self._settings = (policy, queue_limit, stall, band, heartbeat, 0, switches)
+        self.ask(ControlKind.SETTINGS, values=self._settings)
 
     def listen(self, family: str = "inet", backlog: int = 4096) -> ListeningSocket:
         """One listener more."""
@@ -364,6 +368,15 @@ class Rig:
         """Until so many connections were accepted."""
         self.until(lambda: self.ping().accepted >= count, f"{count} accepted")
 
+    def fds(self) -> list[int]:
+        """The numbers of the dispatcher's open descriptors."""
+        return sorted(int(name) for name in os.listdir(f"/proc/{self.dispatcher.pid}/fd"))
+
+    def raw(self) -> socket.socket:
+        """The control socket, to say nonsense on."""
+        duplicate = os.dup(self.dispatcher.fileno())
+        return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=duplicate)
+
     # ---- the end ----------------------------------------------------------------------------
 
     def wait_end(self) -> int:
@@ -372,6 +385,12 @@ class Rig:
         _, status = os.waitpid(self.dispatcher.pid, 0)
         self.ended = True
         return os.waitstatus_to_exitcode(status)
+
+    def hang_up(self) -> None:
+        """The end of the control socket, as when the primary dies."""
+        pidfd, self.dispatcher.pidfd = self.dispatcher.pidfd, -1
+        self.dispatcher.close()
+        self.dispatcher.pidfd = pidfd
 
     def kill_dispatcher(self) -> None:
         """SIGKILL; what it held is in the test's hands as well."""
@@ -384,6 +403,7 @@ class Rig:
         self.dispatcher = DispatcherHandle.start(self.kind)
         self.ended = False
         self.event(ControlKind.STARTED)
+        self.ask(ControlKind.SETTINGS, values=self._settings)
         for sock in self.listeners:
             self.hand_over_listener(sock)
         for worker in self.workers:

@@ -1,0 +1,129 @@
+"""The end of a listener: all that the backlog holds is given, then refused, never reset."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import threading
+from collections import Counter
+
+import pytest
+
+from rrdispatch._core.layout import ControlKind
+
+from .rig import LIMIT, MS, SECOND, Rig, answer_of, read_all
+
+
+def close_listener(dispatcher: Rig, quiet: int = 50 * MS, limit: int = 10 * SECOND) -> int:
+    return dispatcher.request(ControlKind.LISTENER_CLOSE, listener=0, values=(quiet, limit))
+
+
+def test_everything_in_the_backlog_is_given(dispatcher: Rig, family: str):
+    dispatcher.listen(family)
+    clients = dispatcher.connect_many(50)
+    dispatcher.event(ControlKind.FULL)
+    closing = close_listener(dispatcher)
+    assert not dispatcher.answered(closing)
+    dispatcher.add(2, process=True)
+    assert set(answer_of(clients)) <= {"0", "1"}
+    assert dispatcher.answer(closing).values[0] == 50
+    assert dispatcher.ping().accepted == 50
+
+
+def test_a_connect_afterwards_is_refused(dispatcher: Rig, family: str):
+    sock = dispatcher.listen(family)
+    dispatcher.add(1, process=True)
+    dispatcher.answer(close_listener(dispatcher))
+    late = socket.socket(sock.family, socket.SOCK_STREAM)
+    late.setblocking(False)
+    code = late.connect_ex(sock.getsockname())
+    # The primary's duplicate is the last one: a SYN that was ignored is repeated, and refused.
+    sock.close()
+    if code == errno.EINPROGRESS:
+        poll = select.poll()
+        poll.register(late, select.POLLOUT)
+        assert poll.poll(LIMIT * 1000)
+        code = late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    assert code == errno.ECONNREFUSED
+    late.close()
+
+
+def test_under_load_every_client_is_answered_or_refused(dispatcher: Rig, family: str):
+    sock = dispatcher.listen(family)
+    dispatcher.add(2, process=True)
+    outcomes: Counter[str] = Counter()
+    name, kind = sock.getsockname(), sock.family
+
+    def hammer() -> None:
+        while True:
+            with socket.socket(kind, socket.SOCK_STREAM) as client:
+                client.settimeout(LIMIT)
+                try:
+                    client.connect(name)
+                except ConnectionRefusedError:
+                    outcomes["refused"] += 1
+                    return
+                try:
+                    outcomes[read_all(client).decode()] += 1
+                except OSError as error:
+                    outcomes[type(error).__name__] += 1
+                    return
+
+    threads = [threading.Thread(target=hammer) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    dispatcher.accepted(100)
+    accepted = dispatcher.answer(close_listener(dispatcher)).values[0]
+    sock.close()
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) == {"0", "1", "refused"}
+    assert outcomes["refused"] == len(threads)
+    assert outcomes["0"] + outcomes["1"] == dispatcher.ping().accepted >= accepted
+
+
+def test_the_limit_ends_a_close_that_never_gets_quiet(dispatcher: Rig):
+    dispatcher.listen()
+    dispatcher.connect_many(3)
+    dispatcher.event(ControlKind.FULL)
+    answer = dispatcher.answer(close_listener(dispatcher, limit=30 * MS))
+    assert answer.values[0] == 0
+
+
+def test_quiet_is_counted_from_the_last_connection(dispatcher: Rig):
+    dispatcher.listen()
+    dispatcher.add(1, process=True)
+    began = dispatcher.ping().now
+    answer = dispatcher.answer(close_listener(dispatcher, quiet=60 * MS))
+    assert dispatcher.ping().now - began >= 60 * MS
+    assert answer.values[0] == 0
+    assert dispatcher.refused(ControlKind.LISTENER_CLOSE, listener=0) == errno.ENOENT
+
+
+def test_a_second_close_is_refused(dispatcher: Rig):
+    dispatcher.listen()
+    closing = close_listener(dispatcher, quiet=100 * MS)
+    assert dispatcher.refused(ControlKind.LISTENER_CLOSE, listener=0) == errno.EALREADY
+    dispatcher.answer(closing)
+
+
+def test_the_other_listener_goes_on(dispatcher: Rig):
+    dispatcher.listen()
+    dispatcher.listen()
+    dispatcher.add(1, process=True)
+    dispatcher.answer(close_listener(dispatcher))
+    assert answer_of([dispatcher.connect(1)]) == ["0"]
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RD, socket.SHUT_RDWR])
+def test_a_listener_that_another_process_shut_down(dispatcher: Rig, how: int):
+    """It is told and out of the set; the rest goes on."""
+    sock = dispatcher.listen()
+    dispatcher.listen()
+    dispatcher.add(1, process=True)
+    sock.shutdown(how)
+    failed = dispatcher.event(ControlKind.LISTENER_FAILED)
+    assert (failed.listener, failed.result) == (0, -errno.EINVAL)
+    assert answer_of([dispatcher.connect(1)]) == ["0"]
+    dispatcher.answer(close_listener(dispatcher))

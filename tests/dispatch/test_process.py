@@ -1,0 +1,160 @@
+"""The handle on a dispatcher: start, its end, and what is said when it cannot be started."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+
+import pytest
+
+from rrdispatch import _core
+from rrdispatch._core.layout import Control, ControlKind, SpawnRequest
+from rrdispatch.dispatch import process
+from rrdispatch.dispatch.process import DispatcherHandle
+from rrdispatch.errors import DispatcherError, ProtocolError
+
+from .rig import ROOT, Rig, wait_readable
+
+
+def ended(handle: DispatcherHandle) -> int:
+    wait_readable(handle.pidfd, "the end of the dispatcher")
+    return os.waitstatus_to_exitcode(os.waitpid(handle.pid, 0)[1])
+
+
+def test_it_starts_answers_and_ends(kind: str):
+    before = sorted(os.listdir("/proc/self/fd"))
+    handle = DispatcherHandle.start(kind)
+    assert handle.kind == kind
+    wait_readable(handle.fileno(), "STARTED")
+    (started,) = handle.receive()
+    assert (started.kind, started.values[0]) == (ControlKind.STARTED, handle.pid)
+    assert handle.receive() == []
+    sequence = handle.request(ControlKind.STOP)
+    assert ended(handle) == 0
+    (answer,) = handle.receive()
+    assert (answer.kind, answer.sequence, answer.result) == (ControlKind.STOP, sequence, 0)
+    with pytest.raises(EOFError):
+        handle.receive()
+    with pytest.raises(DispatcherError, match="gone"):
+        handle.request(ControlKind.PING)
+    handle.close()
+    handle.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE]
+)
+def test_signals_do_not_end_it(dispatcher: Rig, number: signal.Signals):
+    signal.pidfd_send_signal(dispatcher.dispatcher.pidfd, number)
+    assert dispatcher.ping().workers == 0
+
+
+def test_it_has_a_session_of_its_own(dispatcher: Rig):
+    assert os.getsid(dispatcher.dispatcher.pid) == dispatcher.dispatcher.pid
+
+
+def test_without_anything_to_do_the_end_of_the_control_socket_ends_it(kind: str):
+    handle = DispatcherHandle.start(kind)
+    pidfd, handle.pidfd = handle.pidfd, -1
+    handle.close()
+    handle.pidfd = pidfd
+    assert ended(handle) == 0
+    handle.close()
+
+
+def test_an_unknown_kind():
+    with pytest.raises(DispatcherError, match="rust") as caught:
+        DispatcherHandle.start("rust")
+    assert "python" in (caught.value.hint or "")
+
+
+def test_without_a_compiler_python_is_the_default(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_core, "dispatcher_program", lambda: None)
+    assert process.default_kind() == "python"
+    with pytest.raises(DispatcherError, match="not built") as caught:
+        DispatcherHandle.start("c")
+    assert "--dispatcher python" in (caught.value.hint or "")
+
+
+def test_with_the_program_c_is_the_default(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_core, "dispatcher_program", lambda: "/bin/dispatcher")
+    assert process.default_kind() == "c"
+    assert process.command("c") == ["/bin/dispatcher"]
+
+
+def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch):
+    before = sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(process, "command", lambda _: ["/nonexistent/dispatcher"])
+    with pytest.raises(DispatcherError, match="EXEC"):
+        DispatcherHandle.start("c")
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_dispatcher_that_does_not_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process, "command", lambda _: ["/bin/sleep", "100"])
+    handle = DispatcherHandle.start("c")
+
+    def ask_on() -> None:
+        for _ in range(10_000):
+            handle.request(ControlKind.PING)
+
+    with pytest.raises(DispatcherError, match="does not read"):
+        ask_on()
+    signal.pidfd_send_signal(handle.pidfd, signal.SIGKILL)
+    assert ended(handle) == -signal.SIGKILL
+    handle.close()
+
+
+def test_a_dispatcher_that_speaks_nonsense(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(process, "command", lambda _: ["/bin/sh", "-c", "echo nonsense >&3"])
+    handle = DispatcherHandle.start("c")
+    ended(handle)
+    with pytest.raises(ProtocolError):
+        handle.receive()
+    handle.close()
+
+
+def test_the_python_dispatcher_is_a_module_too():
+    ours, its = _core_pair()
+    pid, pidfd = _core.spawn(
+        SpawnRequest(
+            program=sys.executable,
+            arguments=[sys.executable, "-m", "rrdispatch.dispatch"],
+            environment={"PYTHONPATH": str(ROOT)},
+            cwd="/",
+            fds=[(2, 2), (its, 3)],
+        )
+    )
+    os.close(its)
+    _core.control_send(ours, Control(ControlKind.STOP, 1).pack(), ())
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(20_000)
+    assert os.waitpid(pid, 0)[1] == 0
+    for fd in (ours, pidfd):
+        os.close(fd)
+
+
+def _core_pair() -> tuple[int, int]:
+    import socket
+
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    return ours.detach(), its.detach()
+
+
+def test_the_python_dispatcher_imports_little():
+    """It forks helpers and is the fallback of small machines: no asyncio, no psutil, no ctypes."""
+    code = (
+        "import sys; sys.path.append(sys.argv[1])\n"
+        "import rrdispatch.dispatch.loop\n"
+        "heavy = {'asyncio', 'psutil', 'ctypes', 'click', 'json', 'subprocess', 'logging'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
+    )
+    environment = {"RRDISPATCH_PURE": "1"}
+    arguments = [sys.executable, "-S", "-c", code, str(ROOT)]
+    pid, pidfd = _core.spawn(SpawnRequest(sys.executable, arguments, environment, fds=[(2, 2)]))
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(pidfd)
