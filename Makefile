@@ -62,7 +62,7 @@ bench: $(VENV)/built
 	$(BIN)/python loadtests/bench.py
 
 load: $(VENV)/built
-	$(BIN)/python loadtests/run.py
+	$(BIN)/python tools/load.py
 
 wheel:
 	$(PYTHON) tools/wheel.py

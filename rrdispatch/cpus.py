@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rrdispatch.checks import MOST_WORKERS, check_instances
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import Wrong
-from rrdispatch.settings import MOST_WORKERS, check_instances
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rrdispatch.checks import name_of
 from rrdispatch.cli.run import command
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile
@@ -24,7 +25,6 @@ from rrdispatch.settings import (
     from_values,
     load_env_file,
     load_file,
-    name_of,
     variables,
 )
 

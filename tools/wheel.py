@@ -42,7 +42,7 @@ def prove(wheel: Path, folder: Path) -> None:
     install = [python, "-m", "pip", "install", "--quiet", f"{wheel}[asgi]"]
     subprocess.run(install, check=True, cwd=folder)
     subprocess.run([python, "-c", PROOF], check=True, cwd=folder)
-    subprocess.run([python, "-I", str(ROOT / "tools" / "demo.py")], check=True, cwd=folder)
+    subprocess.run([python, str(ROOT / "tools" / "demo.py")], check=True, cwd=folder)
 
 
 if __name__ == "__main__":

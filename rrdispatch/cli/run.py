@@ -106,10 +106,15 @@ class Talk:
 
     def _listening(self, listeners: Sequence[Mapping[str, Any]]) -> None:
         say(f"{self.settings.name}: {self.settings.target}, rrdispatch {__version__}")
-        scheme = "https" if self.settings.ssl_certfile else "http"
         for listener in listeners:
-            say(f"{self.settings.name}: listening on {shown(listener, scheme)}")
+            say(f"{self.settings.name}: listening on {shown(listener, self._scheme())}")
         say(f"{self.settings.name}: {self.count}")
+
+    def _scheme(self) -> str:
+        """Of the addresses; nothing for an app that was said to speak something of its own."""
+        if self.settings.interface == "serve":
+            return ""
+        return "https://" if self.settings.ssl_certfile else "http://"
 
 
 def shown(listener: Mapping[str, Any], scheme: str) -> str:
@@ -118,7 +123,7 @@ def shown(listener: Mapping[str, Any], scheme: str) -> str:
     if isinstance(address, str):
         return f"unix:{address}"
     host, port = address[0], address[1]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+    return f"{scheme}[{host}]:{port}" if ":" in host else f"{scheme}{host}:{port}"
 
 
 def warnings(settings: Settings, pid: int) -> list[tuple[str, str]]:

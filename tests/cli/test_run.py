@@ -9,7 +9,7 @@ import pytest
 
 from rrdispatch import _core
 from rrdispatch.cli import run
-from rrdispatch.cli.run import Talk, command, gather, shown, warnings
+from rrdispatch.cli.run import Talk, command, gather, warnings
 from rrdispatch.cpus import Cpus, count
 from rrdispatch.errors import ConfigError
 from rrdispatch.settings import Settings, from_sources
@@ -131,5 +131,16 @@ def test_the_start_says_where_how_many_and_why(
     ]
 
 
-def test_tls_is_shown_as_https() -> None:
-    assert shown({"address": ["127.0.0.1", 1]}, "https") == "https://127.0.0.1:1"
+@pytest.mark.parametrize(
+    ("settings", "address"),
+    [
+        (Settings(name="a", ssl_certfile="/x"), "https://127.0.0.1:1"),
+        (Settings(name="a", interface="serve"), "127.0.0.1:1"),
+    ],
+)
+def test_the_scheme_is_what_the_app_speaks(
+    settings: Settings, address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listeners = [{"address": ["127.0.0.1", 1]}]
+    Talk(settings, count("1", CPUS)).event({"event": "listening", "listeners": listeners})
+    assert f"a: listening on {address}\n" in capsys.readouterr().err
