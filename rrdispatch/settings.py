@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from rrdispatch import files
 from rrdispatch.checks import (
-    MOST_WORKERS as MOST_WORKERS,
+    MOST_WORKERS,
     check_instances,
     check_name,
     check_signal,

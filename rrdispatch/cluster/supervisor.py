@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rrdispatch import cpus
+from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import memory, news, report
 from rrdispatch.cluster.engine import Engine
@@ -25,7 +26,7 @@ from rrdispatch.cluster.world import Owner, ProcessWorld
 from rrdispatch.errors import ConfigError, Error
 from rrdispatch.net.addresses import parse
 from rrdispatch.net.listeners import ListeningSocket, bind, bound_address
-from rrdispatch.settings import MOST_WORKERS, Settings
+from rrdispatch.settings import Settings
 
 WorldMaker = Callable[[Owner, list[ListeningSocket]], ProcessWorld]
 
