@@ -12,7 +12,7 @@
 
 #include "os.h"
 
-enum { PAIRS_MAX = 64, SIGNALS = 65 };
+enum { PAIRS_MAX = 256, SIGNALS = 65 };
 
 struct attempt {
     const struct rr_spawn *request;

@@ -194,9 +194,12 @@ def scoreboard_create(slot: int, generation: int) -> int:
 
 
 class Scoreboard:
-    """A mapped scoreboard. The fd stays the caller's (the mapping keeps a duplicate)."""
+    """A mapped scoreboard. The fd stays the caller's (the mapping keeps a duplicate).
 
-    __slots__ = ("_cells", "_lock", "_map", "_views")
+    ``words`` is the whole of it as numbers of 64 bits, for a loop that counts its microseconds.
+    """
+
+    __slots__ = ("_cells", "_lock", "_map", "_views", "words")
 
     def __init__(self, fd: int, writable: bool = False) -> None:
         if os.fstat(fd).st_size < SCOREBOARD_SIZE:
@@ -211,7 +214,8 @@ class Scoreboard:
             raise OSError(errno.EINVAL, "not a scoreboard of this version")
         self._lock = threading.Lock()
         whole = memoryview(self._map)
-        self._views = [whole, whole.cast("Q"), whole.cast("I"), whole.cast("q")]
+        self.words = whole.cast("Q")
+        self._views = [whole, self.words, whole.cast("I"), whole.cast("q")]
         by_code = dict(zip("QIq", self._views[1:], strict=True))
         self._cells: dict[int, tuple[memoryview, int]] = {
             name: (by_code[code], offset // struct.calcsize(code))

@@ -1,0 +1,153 @@
+"""CPU of the dispatching process per connection, latency at a low rate, and memory.
+
+    python -m loadtests.bench [--rounds 9] [--workers 2 8 64] [--takers 2] [--json FILE]
+
+A backlog of 1,000 connections is given out to workers that only take. All variants run interleaved
+in one run, medians are told with their ratio to the floor, ``accept4`` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .bench_parts import (
+    Dispatcher,
+    Floor,
+    Naive,
+    Takers,
+    closing_all,
+    compile_helpers,
+    pss_kib,
+)
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    variant: str
+    workers: int
+    microseconds: float
+    ratio: float
+    spread: float
+
+
+def variants(workers: int, taker: Path, processes: int) -> dict[str, Naive | Dispatcher]:
+    """The dispatching processes that are compared."""
+
+    def takers() -> Takers:
+        return Takers(taker, workers, min(workers, processes or workers))
+
+    return {
+        "C, one per message": Dispatcher("c", takers(), 1),
+        "C, batches of 16": Dispatcher("c", takers(), BATCH),
+        "Python (rrdispatch)": Dispatcher("python", takers(), 1),
+        "Python (accept, send_fds)": Naive(takers()),
+    }
+
+
+def measure(options: argparse.Namespace, floor: Path, taker: Path) -> list[Row]:
+    """Median CPU per connection of each variant and number of workers, in interleaved rounds."""
+    runners: dict[tuple[str, int], Floor | Naive | Dispatcher] = {("accept4 alone", 0): Floor(floor)}
+    with closing_all(started := list(runners.values())):
+        for workers in options.workers:
+            for name, runner in variants(workers, taker, options.takers).items():
+                runners[name, workers] = runner
+                started.append(runner)
+        used: dict[tuple[str, int], list[float]] = {key: [] for key in runners}
+        for number in range(options.rounds + 1):
+            for key, runner in runners.items():
+                result = runner.run(options.backlog)
+                if number:  # the first round warms up
+                    used[key].append(result)
+    return table(used)
+
+
+def table(used: dict[tuple[str, int], list[float]]) -> list[Row]:
+    """Medians, their ratio to the floor, and the spread between the quartiles."""
+    lowest = statistics.median(used["accept4 alone", 0])
+    rows = []
+    for (name, workers), values in used.items():
+        middle = statistics.median(values)
+        low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (middle,) * 3
+        rows.append(Row(name, workers, middle / 1000, middle / lowest, (high - low) / middle))
+    return rows
+
+
+def latency(options: argparse.Namespace, taker: Path) -> dict[str, dict[str, float]]:
+    """Microseconds from accept to taken and from connect to taken, one connection at a time."""
+    found = {}
+    for kind in ("c", "python"):
+        dispatcher = Dispatcher(kind, Takers(taker, 4, 4), 1)
+        with closing_all([dispatcher]):
+            accept, connect = dispatcher.latencies(options.latencies, 0.002)
+            memory = pss_kib(dispatcher.handle.pid)
+        found[kind] = {
+            **{f"accept_p{p}": percentile(accept, p) for p in (50, 90, 99)},
+            **{f"connect_p{p}": percentile(connect, p) for p in (50, 90, 99)},
+            "pss_kib": memory,
+        }
+    return found
+
+
+def percentile(values: list[int], which: int) -> float:
+    """In microseconds."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, len(ordered) * which // 100)] / 1000
+
+
+def show(rows: list[Row], slow: dict[str, dict[str, float]]) -> None:
+    """The tables on stdout."""
+    print(f"{'dispatching process':28}{'workers':>8}{'us/conn':>9}{'x floor':>9}{'spread':>8}")
+    for row in rows:
+        workers = str(row.workers or "-")
+        print(
+            f"{row.variant:28}{workers:>8}{row.microseconds:9.2f}{row.ratio:9.2f}{row.spread:8.0%}"
+        )
+    print()
+    print("one connection at a time, us: p50 / p90 / p99 (with the wake-up of a sleeping worker)")
+    for kind, values in slow.items():
+        accept = " / ".join(f"{values[f'accept_p{p}']:.0f}" for p in (50, 90, 99))
+        connect = " / ".join(f"{values[f'connect_p{p}']:.0f}" for p in (50, 90, 99))
+        print(
+            f"  {kind:8} accept to taken {accept}, connect to taken {connect}; "
+            f"dispatcher PSS {values['pss_kib'] / 1024:.1f} MiB"
+        )
+
+
+def main() -> None:
+    """Run, show, and write the JSON if asked for."""
+    parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 8, 64])
+    parser.add_argument("--backlog", type=int, default=1000)
+    parser.add_argument(
+        "--takers", type=int, default=2, help="processes of the workers; 0 = one each"
+    )
+    parser.add_argument("--latencies", type=int, default=300)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        floor, taker = compile_helpers(Path(directory))
+        rows = measure(options, floor, taker)
+        slow = latency(options, taker)
+    show(rows, slow)
+    if options.json:
+        said = {
+            "machine": platform.platform(),
+            "rows": [asdict(row) for row in rows],
+            "latency_us": slow,
+        }
+        options.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
