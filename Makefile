@@ -64,11 +64,12 @@ bench: $(VENV)/built
 load: $(VENV)/built
 	$(BIN)/python tools/load.py
 
-wheel:
-	$(PYTHON) tools/wheel.py
+wheel: $(VENV)/installed
+	$(BIN)/python tools/wheel.py
 
 docs: $(VENV)/built
 	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/lifecycle.py
 
 lock: $(VENV)/installed
 	$(BIN)/python tools/lock.py make
