@@ -191,6 +191,8 @@ def _unix_error(address: UnixAddress, error: OSError) -> BindError:
     hints = {
         errno.ENOENT: "its directory does not exist; make it first",
         errno.EACCES: "this user may not write in its directory",
+        errno.EPERM: "nobody may make a socket in its directory; choose another path",
+        errno.EROFS: "its file system is read-only; choose another path",
     }
     message = f"cannot listen on {address}: {error.strerror}"
     return BindError(message, hint=hints.get(error.errno or 0))

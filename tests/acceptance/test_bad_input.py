@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
+import venv
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,8 +13,6 @@ import pytest
 
 from tests.acceptance.conftest import Show
 from tests.harness.servers import APPS, Server, rrdispatch_command
-
-PLACEHOLDER_PORT = "{port}"
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,11 @@ class Case:
 BIND = ("--bind", "127.0.0.1:0")
 CASES = [
     Case("port in use", ("probe:asgi", "--bind", "127.0.0.1:{port}"), 3, ("in use", "{port}")),
-    Case("no permission",
-         ("probe:asgi", "--bind", "unix:/proc/nowhere.sock"), 3, ("/proc/nowhere.sock",)),
+    Case("path in use", ("probe:asgi", "--bind", "unix:{socket}"), 3,
+         ("another process", "{socket}")),
+    Case("no such directory", ("probe:asgi", "--bind", "unix:/no/such/s.sock"), 3, ("/no/such",)),
+    # sysfs lets nobody make a file, root neither.
+    Case("no permission", ("probe:asgi", "--bind", "unix:/sys/s.sock"), 3, ("/sys/s.sock", "ermi")),
     Case("not our address", ("probe:asgi", "--bind", "192.0.2.1:8000"), 3, ("192.0.2.1",)),
     Case("bad address", ("probe:asgi", "--bind", "127.0.0.1:http"), 2, ("127.0.0.1:http",)),
     Case("port too big", ("probe:asgi", "--bind", "127.0.0.1:70000"), 2, ("70000",)),
@@ -40,7 +42,7 @@ CASES = [
     Case("no such attribute", ("probe:asgy", *BIND), 4, ("asgy", "probe")),
     Case("not callable", ("notcallable:app", *BIND), 4, ("app", "int"),
          {"notcallable.py": "app = 42\n"}),
-    Case("no attribute said", ("probe", *BIND), 4, ("probe",)),
+    Case("no attribute said", ("probe", *BIND), 2, ("probe", "MODULE:ATTRIBUTE")),
     Case("raises at import", ("boom:app", *BIND), 4, ("no database", "Traceback"),
          {"boom.py": "raise RuntimeError('no database')\n"}),
     Case("syntax error", ("half:app", *BIND), 4, ("half.py", "SyntaxError"),
@@ -73,6 +75,10 @@ async def app(scope, receive, send):
     Case("no such folder", ("probe:asgi", "--cwd", "/no/such/folder"), 2, ("/no/such/folder",)),
     Case("no such interpreter",
          ("probe:asgi", *BIND, "--python", "/no/python"), 2, ("/no/python",)),
+    Case("no uvicorn", ("probe:asgi", *BIND, "--python", "{bare}"), 4,
+         ("uvicorn", "rrdispatch[asgi]")),
+    Case("no waitress", ("probe:wsgi", *BIND, "--python", "{bare}"), 4,
+         ("waitress", "rrdispatch[wsgi]")),
     Case("no certificate",
          ("probe:asgi", *BIND, "--ssl-certfile", "/no/cert.pem"), 2, ("/no/cert.pem",)),
 ]  # fmt: skip
@@ -84,22 +90,36 @@ def test_one_clear_message(case: Case, tmp_path: Path, show: Show) -> None:
         shutil.copy(path, tmp_path)
     for name, text in case.files.items():
         (tmp_path / name).write_text(text)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        arguments = [each.replace(PLACEHOLDER_PORT, port) for each in case.arguments]
+    with ExitStack() as stack:
+        places = _places(case, tmp_path, stack)
+        arguments = [each.format(**places) for each in case.arguments]
         server = Server(rrdispatch_command("run", *arguments), cwd=tmp_path)
-        try:
-            code = server.wait(40.0)
-            server.assert_nothing_left()
-        finally:
-            server.close()
+        stack.callback(server.close)
+        code = server.wait(40.0)
+        server.assert_nothing_left()
     text = server.output.text("stderr")
     show("9", case.name, f"exit {code}: {_told(text)}")
     assert code == case.code, text
     _assert_one_message(text)
     for word in case.says:
-        assert word.replace(PLACEHOLDER_PORT, port) in text, text
-    assert [name for name in os.listdir(tmp_path) if name.endswith(".sock")] == []
+        assert word.format(**places) in text, text
+
+
+def _places(case: Case, directory: Path, stack: ExitStack) -> dict[str, str]:
+    """What the arguments of a case may name: a taken port, a taken path, a bare interpreter."""
+    taken = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+    path = str(directory / "taken.sock")
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(path)
+    listener.listen()
+    bare = directory / "bare"
+    if "{bare}" in case.arguments:
+        venv.create(bare, symlinks=True)
+    return {
+        "port": str(taken.getsockname()[1]),
+        "socket": path,
+        "bare": str(bare / "bin" / "python"),
+    }
 
 
 def _told(text: str) -> str:

@@ -103,7 +103,7 @@ class Client:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        # Two streams, so that arrivals and paths are the same whatever the server does to the order.
+        # Two streams: arrivals and paths are the same whatever the server does to the order.
         self.moments = random.Random(plan.seed)
         self.choices = random.Random(plan.seed + 1_000_000)
         self.stopped = asyncio.Event()
