@@ -59,7 +59,7 @@ san:
 	done
 
 bench: $(VENV)/built
-	$(BIN)/python loadtests/bench.py
+	$(BIN)/python -m loadtests.bench
 
 load: $(VENV)/built
 	$(BIN)/python tools/load.py
