@@ -37,22 +37,24 @@ FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 _INET = struct.Struct("!H4s8x")
 _INET6 = struct.Struct("!HI16s")
-_FAMILY = struct.Struct("=H")
+_INET_HEAD, _INET6_HEAD, _UNIX_HEAD = (
+    struct.pack("=H", family) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+)
 _SCOPE = struct.Struct("=I")
 
 
 def _encode_inet(address: Any) -> bytes:
-    return _FAMILY.pack(socket.AF_INET) + _INET.pack(address[1], socket.inet_aton(address[0]))
+    return _INET_HEAD + _INET.pack(address[1], socket.inet_aton(address[0]))
 
 
 def _encode_inet6(address: Any) -> bytes:
     host, port, flow, scope = address
     packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return _FAMILY.pack(socket.AF_INET6) + _INET6.pack(port, flow, packed) + _SCOPE.pack(scope)
+    return _INET6_HEAD + _INET6.pack(port, flow, packed) + _SCOPE.pack(scope)
 
 
 def _encode_unix(address: Any) -> bytes:
-    return _FAMILY.pack(socket.AF_UNIX) + (os.fsencode(address) if address else b"")
+    return _UNIX_HEAD + (os.fsencode(address) if address else b"")
 
 
 # struct sockaddr as accept4 gives it, which Python has taken apart.
@@ -180,30 +182,31 @@ class Acceptor:
                 self._accept_some(listener, now)
         self._first = (self._first + 1) % count if count else 0
 
-    def _next_worker(self, lane: int, now: int, fresh: bool) -> int:
-        """Who is next for a listener; if nobody seems to have room, by counts that are fresh."""
+    def _another_worker(self, lane: int, now: int) -> int:
+        """Who is next by fresh counts, if not everybody is full or has no channel for it; or -1."""
         slots = self._sender.slots
-        if fresh:
-            slots.refresh(now)
+        slots.refresh(now)
         index = slots.next()
-        if index < 0 and not fresh:
-            return self._next_worker(lane, now, True)
         while index >= 0 and lane >= len(slots.ready[index].lanes):
             slots.candidates[index].eligible = False
             index = slots.next()
         return index
 
     def _accept_some(self, listener: Listening, now: int) -> None:
-        sender = self._sender
-        ready = sender.slots.ready
+        sender, slots = self._sender, self._sender.slots
+        ready = slots.ready
         accept = listener.sock._accept  # type: ignore[attr-defined]
         lane, encode = listener.index, listener.encode
         # Counts are read again after as many picks as there are workers: one reading per pick.
-        picks = len(ready)
-        for _ in range(sender.slots.settings.round):
-            fresh = picks >= len(ready)
-            picks = 1 if fresh else picks + 1
-            index = self._next_worker(lane, now, fresh)
+        picks = count = len(ready)
+        for _ in range(slots.settings.round):
+            if picks >= count:
+                slots.refresh(now)
+                picks = 0
+            picks += 1
+            index = slots.next()
+            if index < 0 or lane >= len(ready[index].lanes):
+                index = self._another_worker(lane, now)
             if index < 0:
                 self._become_full(now)
                 break

@@ -19,7 +19,7 @@ from rrdispatch._core.layout import MESSAGE, MESSAGE_SIZE, PEER_SIZE, PROTOCOL, 
 
 MS = 1_000_000
 
-# More messages than ever wait in a channel with the default send buffer.
+# More messages than ever wait in a channel with the default send buffer: time to forget some.
 RING = 1024
 
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
@@ -39,9 +39,12 @@ class Hand:
 
 
 class Lane:
-    """The sending end, a duplicate of the receiving end, and the send times of what may wait."""
+    """The sending end, a duplicate of the receiving end, and the send times of what may wait.
 
-    __slots__ = ("_buffer", "_parts", "receiver", "reclaimed", "ring", "sender", "sent")
+    ``waiting`` is the number of connections in there, as of the last ``queued``.
+    """
+
+    __slots__ = ("_buffer", "_parts", "receiver", "reclaimed", "ring", "sender", "sent", "waiting")
 
     def __init__(self, sender: int, receiver: int, now: int) -> None:
         self.sender = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sender)
@@ -51,8 +54,8 @@ class Lane:
         waiting = self._waiting()
         # (send time, connections) of each message that may wait. What is found here was sent by a
         # dispatcher before us: it counts as sent now.
-        self.ring: deque[tuple[int, int]] = deque([(now, 1)] * waiting, maxlen=RING)
-        self.sent = waiting
+        self.ring: deque[tuple[int, int]] = deque([(now, 1)] * waiting)
+        self.sent = self.waiting = waiting
         self.reclaimed = 0
 
     def _waiting(self) -> int:
@@ -65,9 +68,13 @@ class Lane:
         if not ring:
             return 0
         waiting = self._waiting()
-        while len(ring) > waiting:
-            ring.popleft()
+        for _ in range(len(ring) - waiting):
+            self.waiting -= ring.popleft()[1]
         return waiting
+
+    def oldest(self) -> int:
+        """When the connection that waits longest was sent, as of the last ``queued``; 0: none."""
+        return next((sent_ns for sent_ns, count in self.ring if count), 0)
 
     def taken(self) -> int:
         """Messages that the worker took itself, as of the last ``queued``."""
@@ -82,6 +89,9 @@ class Lane:
         self.sender.sendmsg(self._parts, rights, _FLAGS)
         self.ring.append((accepted_ns, 1))
         self.sent += 1
+        self.waiting += 1
+        if len(self.ring) > RING:
+            self.queued()
 
     def send_hand(self, hand: Hand, now: int) -> None:
         """Send all connections of a hand in one message; the fds stay the caller's."""
@@ -99,6 +109,7 @@ class Lane:
         self.sender.sendmsg(self._parts, rights, _FLAGS)
         self.ring.append((now, connections))
         self.sent += 1
+        self.waiting += connections
 
     def close(self) -> None:
         """Close both ends."""

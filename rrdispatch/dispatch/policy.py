@@ -5,7 +5,8 @@ Reads no clock and calls nothing; a test compares every answer with ``rr_pick`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 from rrdispatch._core.layout import Candidate, Policy
 
@@ -15,16 +16,11 @@ _EMPTY_NEAR = 1  # empty queue, within the band
 _EMPTY = 2  # empty queue
 
 
-def _in_turn(count: int, turn: int) -> Iterator[int]:
-    yield from range(turn, count)
-    yield from range(turn)
-
-
-def _round_robin(all_: Sequence[Candidate], turn: int, limit: int) -> int:
+def _round_robin(candidates: Sequence[Candidate], turn: int, limit: int) -> int:
     best = [-1, -1, -1]
     queued, least = -1, 1 << 32
-    for index in _in_turn(len(all_), turn):
-        one = all_[index]
+    for index in chain(range(turn, len(candidates)), range(turn)):
+        one = candidates[index]
         if not one.eligible:
             continue
         if one.pending:
@@ -46,28 +42,33 @@ def _round_robin(all_: Sequence[Candidate], turn: int, limit: int) -> int:
     return queued
 
 
-def _strict(all_: Sequence[Candidate], turn: int) -> int:
-    for index in _in_turn(len(all_), turn):
-        if all_[index].eligible:
+def _strict(candidates: Sequence[Candidate], turn: int, _: int) -> int:
+    for index in chain(range(turn, len(candidates)), range(turn)):
+        if candidates[index].eligible:
             return index
     return -1
 
 
-def _least_connections(all_: Sequence[Candidate], turn: int) -> int:
+def _least_connections(candidates: Sequence[Candidate], turn: int, _: int) -> int:
     best, least = -1, 1 << 33
-    for index in _in_turn(len(all_), turn):
-        one = all_[index]
+    for index in chain(range(turn, len(candidates)), range(turn)):
+        one = candidates[index]
         if one.eligible and one.pending + one.inflight < least:
             best, least = index, one.pending + one.inflight
     return best
+
+
+# By policy: a function of the candidates, of who is looked at first, and of the most connections
+# that a worker within the band has.
+PICKS: dict[int, Callable[[Sequence[Candidate], int, int], int]] = {
+    Policy.ROUND_ROBIN: _round_robin,
+    Policy.STRICT: _strict,
+    Policy.LEAST_CONNECTIONS: _least_connections,
+}
 
 
 def pick(policy: int, candidates: Sequence[Candidate], turn: int, fewest: int, band: int) -> int:
     """Index of the worker to take, or -1 if nobody is eligible; `turn` is looked at first."""
     if not 0 <= turn < len(candidates):
         turn = 0
-    if policy == Policy.STRICT:
-        return _strict(candidates, turn)
-    if policy == Policy.LEAST_CONNECTIONS:
-        return _least_connections(candidates, turn)
-    return _round_robin(candidates, turn, fewest + band)
+    return PICKS[policy](candidates, turn, fewest + band)

@@ -14,7 +14,6 @@ import socket
 import time
 from collections.abc import Callable
 
-from rrdispatch._core import Scoreboard
 from rrdispatch._core.layout import (
     BATCH_MAX,
     CONTROL_VERSION,
@@ -29,6 +28,7 @@ from rrdispatch._core.layout import (
     Policy,
     State,
 )
+from rrdispatch._core.pure import Scoreboard
 from rrdispatch.dispatch.accepting import Acceptor, Listening
 from rrdispatch.dispatch.lanes import Lane
 from rrdispatch.dispatch.poller import Poller

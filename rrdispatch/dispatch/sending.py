@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from rrdispatch._core.layout import FLAG_MOVED, Field, Policy, State
+from rrdispatch._core.layout import FLAG_MOVED, Policy, State
 from rrdispatch.dispatch.lanes import MS, Hand
-from rrdispatch.dispatch.slots import Slots, Worker
+from rrdispatch.dispatch.slots import SENT, Slots, Worker
 
 
 @dataclass(slots=True)
@@ -53,14 +53,18 @@ class Sender:
             os.close(fd)
             self._note_sent(worker, 1, now)
         worker.picks += 1
-        self.slots.note_given(index)
-        self.slots.turn = index + 1 if index + 1 < len(self.slots.ready) else 0
+        self._next_turn(index)
+
+    def _next_turn(self, index: int) -> None:
+        slots = self.slots
+        slots.note_given(index)
+        slots.turn = index + 1 if index + 1 < len(slots.ready) else 0
 
     def _note_sent(self, worker: Worker, count: int, now: int) -> None:
         worker.sent += count
         worker.given += count
         worker.last_given_ns = now
-        worker.board.store(Field.SENT, worker.sent)
+        worker.board.words[SENT] = worker.sent
         self.totals.sent += count
         self.sent_ns = now
 
@@ -132,15 +136,15 @@ class Sender:
 
     def _note_placed(self, worker: Worker, index: int, moved: bool) -> None:
         slots = self.slots
-        slots.note_given(index)
         if moved:
             self.totals.moved += 1
         else:
             worker.picks += 1
         if moved and slots.settings.policy == Policy.STRICT:
+            slots.note_given(index)
             slots.move_turn = index + 1
         else:
-            slots.turn = index + 1 if index + 1 < len(slots.ready) else 0
+            self._next_turn(index)
 
     def retry_held(self, now: int) -> None:
         """Try again to place what is held."""

@@ -9,12 +9,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from rrdispatch._core import Scoreboard
-from rrdispatch._core.layout import Candidate, Field, Policy, State
+from rrdispatch._core.layout import FIELD_OFFSETS, Candidate, Field, Policy, State
+from rrdispatch._core.pure import Scoreboard
 from rrdispatch.dispatch.lanes import MS, Lane
-from rrdispatch.dispatch.policy import pick
+from rrdispatch.dispatch.policy import PICKS
 
 INFLIGHT_MAX = 1 << 20
+
+# Where the counts are among the scoreboard's words.
+_RECEIVED, _CLOSED, _LOST, SENT = (
+    FIELD_OFFSETS[one][0] // 8 for one in (Field.RECEIVED, Field.CLOSED, Field.LOST, Field.SENT)
+)
 
 
 @dataclass(slots=True)
@@ -73,12 +78,13 @@ class Worker:
 
     def handled(self) -> int:
         """Connections that left its queue, if its scoreboard is right."""
-        return self.board.load(Field.RECEIVED) + self.board.load(Field.LOST)
+        words = self.board.words
+        return words[_RECEIVED] + words[_LOST]
 
     def inflight(self) -> int:
         """Connections received and not closed, if its scoreboard is right."""
-        count = self.board.load(Field.RECEIVED) - self.board.load(Field.CLOSED)
-        return min(max(count, 0), INFLIGHT_MAX)
+        words = self.board.words
+        return min(max(words[_RECEIVED] - words[_CLOSED], 0), INFLIGHT_MAX)
 
     def measure(self) -> None:
         """Ask the kernel what waits in its channels."""
@@ -89,10 +95,10 @@ class Worker:
             if not messages:
                 continue
             queued += messages
-            for sent_ns, count in lane.ring:
-                waiting += count
-                if count and (not oldest or sent_ns < oldest):
-                    oldest, self.oldest_lane = sent_ns, index
+            waiting += lane.waiting
+            sent_ns = lane.oldest()
+            if sent_ns and (not oldest or sent_ns < oldest):
+                oldest, self.oldest_lane = sent_ns, index
         self.queued, self.waiting, self.oldest_ns = queued, waiting, oldest
 
     def taken(self) -> int:
@@ -102,12 +108,14 @@ class Worker:
     def refresh(self, now: int, settings: Settings) -> None:
         """Bring its candidate up to date."""
         one = self.candidate
-        if self.given == self.handled():
-            one.pending = self.collected
-        else:
+        words = self.board.words
+        received = words[_RECEIVED]
+        one.pending = self.collected
+        if self.given != received + words[_LOST]:
             self.measure()
-            one.pending = self.waiting + self.collected
-        one.inflight = self.inflight()
+            one.pending += self.waiting
+        inflight = received - words[_CLOSED]
+        one.inflight = inflight if 0 <= inflight <= INFLIGHT_MAX else self.inflight()
         one.eligible = (
             not self.stalled_ns and one.pending < settings.queue_limit and now >= self.pause_ns
         )
@@ -178,15 +186,15 @@ class Slots:
     def next(self) -> int:
         """Index in ``ready`` of whoever is next, or -1."""
         settings = self.settings
-        return pick(settings.policy, self.candidates, self.turn, self.fewest, settings.band)
+        return PICKS[settings.policy](self.candidates, self.turn, self.fewest + settings.band)
 
     def next_for_moved(self) -> int:
         """The same for a connection that was taken back: `strict` does not count those."""
         settings = self.settings
         if settings.policy != Policy.STRICT:
             return self.next()
-        turn = self.move_turn
-        return pick(Policy.ROUND_ROBIN, self.candidates, turn, self.fewest, settings.band)
+        turn = self.move_turn if self.move_turn < len(self.ready) else 0
+        return PICKS[Policy.ROUND_ROBIN](self.candidates, turn, self.fewest + settings.band)
 
     def note_given(self, index: int) -> None:
         """One connection more for ready[index], as far as the policy is concerned."""
