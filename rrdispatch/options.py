@@ -94,6 +94,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+def difference(one: str, other: str) -> int:
+    """How many characters of either are not part of what both have in common."""
+    blocks = difflib.SequenceMatcher(None, one, other).get_matching_blocks()
+    return max(len(one), len(other)) - sum(block.size for block in blocks)
+
+
 def pair(text: str) -> tuple[str, str]:
     """The two sides of ``KEY=VALUE``."""
     key, equals, value = text.partition("=")

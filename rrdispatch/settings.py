@@ -24,7 +24,7 @@ from rrdispatch.checks import (
     name_of,
 )
 from rrdispatch.errors import ConfigError
-from rrdispatch.options import Kind, Option, Wrong, read, unknown
+from rrdispatch.options import Kind, Option, Wrong, difference, nearest, read, unknown
 
 T = TypeVar("T")
 
@@ -290,6 +290,17 @@ def from_sources(
     if values.get("name") is None:
         values["name"] = name_of(values.get("target", ""))
     return Settings(**values, sources=sources)
+
+
+def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
+    """Variables that set nothing but look like one that would: name to the right name."""
+    known = {variable for key in OPTIONS for variable in variables(key)}
+    found: dict[str, str] = {}
+    for name in environ:
+        near = nearest(name, known) if name.startswith(PREFIX) and name not in known else None
+        if near is not None and difference(name, near) <= 1:
+            found[name] = near
+    return found
 
 
 def from_values(values: Mapping[str, object], where: str = "Cluster") -> Settings:

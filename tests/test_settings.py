@@ -25,6 +25,7 @@ from rrdispatch.settings import (
     from_values,
     load_env_file,
     load_file,
+    misspelt,
     variables,
 )
 
@@ -132,6 +133,17 @@ def test_a_workers_own_name_is_no_setting_inside_it() -> None:
     environ = {"RRDISPATCH_NAME": "outer", "RRDISPATCH_PROTOCOL": "1"}
     assert from_sources({"target": "inner:app"}, environ).name == "inner"
     assert from_sources({"target": "a:b"}, {"RRDISPATCH_NAME": "outer"}).name == "outer"
+
+
+def test_a_misspelt_variable_is_found_and_the_protocols_own_are_not() -> None:
+    wrong = {
+        "RRDISPATCH_INSTANCE": "RRDISPATCH_INSTANCES",
+        "RRDISPATCH_DRAIN_TIMOUT": "RRDISPATCH_DRAIN_TIMEOUT",
+    }
+    protocol = ("PROTOCOL", "NAME", "SLOT", "GENERATION", "WORKERS", "LISTENERS", "SCOREBOARD",
+                "NOTIFY", "LIFELINE", "APP", "PURE", "HOME", "SOCKET")  # fmt: skip
+    environ = dict.fromkeys([*wrong, *(f"RRDISPATCH_{name}" for name in protocol), "PATH"], "1")
+    assert misspelt(environ) == wrong
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from rrdispatch import __version__, cpus
 from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.options import SectionedCommand, said, setting_options
 from rrdispatch.errors import ConfigError
-from rrdispatch.settings import Settings, from_sources, load_env_file, load_file
+from rrdispatch.settings import Settings, from_sources, load_env_file, load_file, misspelt
 
 _EPILOG = (
     "Each setting is also RRDISPATCH_<NAME> in the environment and a key of rrdispatch.toml or of "
@@ -78,6 +78,8 @@ def serve(settings: Settings) -> int:
     from rrdispatch.cluster.supervisor import Supervisor
 
     count = cpus.count(settings.instances, cpus.detect(), settings.sources.get("instances", ""))
+    for name, near in misspelt(os.environ).items():
+        warn(f"{name} in the environment is no setting", f"did you mean {near}?")
     for message, hint in warnings(settings, os.getpid()):
         warn(message, hint)
     talk = Talk(settings, count)
