@@ -17,6 +17,7 @@ static void measure_channel(struct rr__dispatcher *d, struct rr__worker *worker,
     if (waiting < 0)
         waiting = 0;
     channel->left = channel->sent - (uint32_t)waiting;
+    worker->waiting += (uint32_t)waiting;
     if (waiting > RR__RING)
         waiting = RR__RING;
     for (uint32_t at = channel->sent - (uint32_t)waiting; at != channel->sent; at++) {
@@ -33,7 +34,7 @@ static void measure_channel(struct rr__dispatcher *d, struct rr__worker *worker,
 /* Asks the kernel only where something may wait: an idle worker costs nothing. */
 void rr__measure(struct rr__dispatcher *d, struct rr__worker *worker)
 {
-    worker->queued = 0;
+    worker->queued = worker->waiting = 0;
     worker->oldest_ns = UINT64_MAX;
     worker->taken = 0;
     for (int i = 0; i < worker->channels; i++) {
@@ -86,6 +87,15 @@ void rr__refresh(struct rr__dispatcher *d)
             fewest = load_of_one;
     }
     d->fewest = fewest == UINT64_MAX ? 0 : (uint32_t)fewest;
+}
+
+/* Until the next fresh count it gets nothing. */
+void rr__pass_over(struct rr__dispatcher *d, int ready_index)
+{
+    if (ready_index < 0 || !d->candidates[ready_index].eligible)
+        return;
+    d->candidates[ready_index].eligible = 0;
+    d->room--;
 }
 
 /* A worker that died or forked inside a take leaves its counts wrong by one for ever. What stays wrong

@@ -15,8 +15,7 @@ void rr__advance(struct rr__dispatcher *d, int index)
 static void pause_worker(struct rr__dispatcher *d, struct rr__worker *worker)
 {
     worker->pause_ns = d->now + RR__MS;
-    if (worker->ready_index >= 0)
-        d->candidates[worker->ready_index].eligible = 0;
+    rr__pass_over(d, worker->ready_index);
 }
 
 static void note_sent(struct rr__dispatcher *d, struct rr__channel *channel, int count)
@@ -110,10 +109,9 @@ int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand)
         return result;
     }
     worker->picks++;
-    one->pending++;
     one->fresh = 1;
-    if (one->pending >= d->settings.queue_limit)
-        one->eligible = 0;
+    if (++one->pending >= d->settings.queue_limit)
+        rr__pass_over(d, index);
     rr__advance(d, index);
     return 0;
 }
@@ -135,10 +133,8 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
             pause_worker(d, worker);
             continue;
         }
-        struct rr_candidate *one = &d->candidates[index];
-        one->pending++;
-        if (one->pending >= d->settings.queue_limit)
-            one->eligible = 0;
+        if (++d->candidates[index].pending >= d->settings.queue_limit)
+            rr__pass_over(d, index);
         if (apart)
             d->move_turn = index + 1;
         else

@@ -62,6 +62,7 @@ struct rr__worker {
     int ready_index; /* in ready[], or -1 */
     /* as measured last */
     uint32_t queued;     /* connections in its channels */
+    uint32_t waiting;    /* messages in them: a probe is one, too */
     uint64_t oldest_ns;  /* when the oldest message that waits was sent */
     int oldest_channel;
     uint64_t taken;      /* messages that it took itself */
@@ -170,6 +171,7 @@ void rr__slots_rebuild(struct rr__slots *slots);
 /* candidates.c: what the policy sees, and where SIOCINQ is asked */
 void rr__measure(struct rr__dispatcher *d, struct rr__worker *worker);
 void rr__refresh(struct rr__dispatcher *d);
+void rr__pass_over(struct rr__dispatcher *d, int ready_index);
 int rr__settle(struct rr__worker *worker);
 int rr__next(const struct rr__dispatcher *d);
 

@@ -96,6 +96,8 @@ int rr__worker_add(struct rr__dispatcher *d, const struct rr_control *request, i
 void rr__worker_enter(struct rr__dispatcher *d, struct rr__worker *worker, int state)
 {
     worker->state = (uint8_t)state;
+    if (state == RR_STATE_DRAINING)
+        rr__worker_unstall(d, worker);
     rr_scoreboard_store(worker->board, RR_FIELD_STATE, (uint64_t)state);
     rr__slots_rebuild(&d->slots);
     rr__refresh(d);
@@ -105,7 +107,8 @@ void rr__worker_enter(struct rr__dispatcher *d, struct rr__worker *worker, int s
 /* Nothing of it is in a channel or on its way. */
 int rr__worker_idle(const struct rr__worker *worker)
 {
-    return worker->queued == 0 && worker->reclaimer < 0 && worker->outbox.count == 0;
+    uint32_t left = worker->state == RR_STATE_DRAINING ? worker->waiting : worker->queued;
+    return left == 0 && worker->reclaimer < 0 && worker->outbox.count == 0;
 }
 
 void rr__worker_unstall(struct rr__dispatcher *d, struct rr__worker *worker)

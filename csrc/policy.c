@@ -27,7 +27,7 @@ static enum rank rank_of(const struct rr_candidate *one, uint64_t limit)
 static int pick_round_robin(const struct rr_candidate *all, int count, int turn, uint64_t limit)
 {
     int best[RANKS] = {-1, -1, -1, -1, -1};
-    uint32_t least = UINT32_MAX;
+    uint64_t least = UINT64_MAX;
 
     for (int step = 0, i = turn; step < count; step++, i = i + 1 < count ? i + 1 : 0) {
         const struct rr_candidate *one = &all[i];

@@ -13,9 +13,15 @@
 
 #define REAP_NS (5 * RR__MS)
 
+/* A draining worker is rid of its probe, too; else only connections are worth a process. */
+static int is_there_anything(const struct rr__worker *worker)
+{
+    return worker->queued > 0 || (worker->state == RR_STATE_DRAINING && worker->waiting > 0);
+}
+
 int rr__reclaim_wanted(const struct rr__dispatcher *d, const struct rr__worker *worker)
 {
-    return !d->settings.no_take_back && (worker->queued > 0 || worker->reclaimer >= 0) &&
+    return !d->settings.no_take_back && (is_there_anything(worker) || worker->reclaimer >= 0) &&
            (worker->stalled || worker->state == RR_STATE_DEAD ||
             worker->state == RR_STATE_DRAINING);
 }
@@ -112,6 +118,11 @@ static int on_the_way(const struct rr__dispatcher *d)
     return count;
 }
 
+static int may_fetch(const struct rr__dispatcher *d, const struct rr__worker *worker)
+{
+    return worker->queued == 0 || on_the_way(d) < d->room;
+}
+
 static void place(struct rr__dispatcher *d, struct rr__reclaimer *one)
 {
     struct rr__worker *worker = one->worker;
@@ -132,10 +143,10 @@ static void proceed(struct rr__dispatcher *d, struct rr__reclaimer *one)
     if (one->state != RR__IDLE)
         return;
     rr__measure(d, worker);
-    if (!worker->queued || !rr__reclaim_wanted(d, worker) ||
+    if (!is_there_anything(worker) || !rr__reclaim_wanted(d, worker) ||
         waiting_channel(worker) != one->channel)
         end(d, one);
-    else if (on_the_way(d) < d->room)
+    else if (may_fetch(d, worker))
         ask(d, one);
 }
 
@@ -234,7 +245,7 @@ void rr__reclaim(struct rr__dispatcher *d)
             continue;
         d->wanting = 1;
         int channel = waiting_channel(worker);
-        if (channel < 0 || on_the_way(d) >= d->room)
+        if (channel < 0 || !may_fetch(d, worker))
             continue;
         struct rr__reclaimer *one = start(d, worker, channel);
         if (one)

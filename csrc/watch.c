@@ -24,8 +24,7 @@ static void become_stalled(struct rr__dispatcher *d, struct rr__worker *worker)
     worker->stalled_ns = d->now;
     worker->taken_at_stall = worker->taken;
     d->stalled++;
-    if (worker->ready_index >= 0)
-        d->candidates[worker->ready_index].eligible = 0;
+    rr__pass_over(d, worker->ready_index);
     rr_scoreboard_store(worker->board, RR_FIELD_STALLED, 1);
     rr__event(d, RR_EVENT_STALLED, worker->id, d->now - worker->oldest_ns);
 }
