@@ -12,7 +12,8 @@ import pytest
 
 from rrdispatch._core.layout import ControlKind
 
-from .rig import LIMIT, MS, SECOND, Rig, answer_of, read_all
+from .rig import MS, SECOND, Rig, answer_of, read_all
+from .workers import LIMIT
 
 
 def close_listener(dispatcher: Rig, quiet: int = 50 * MS, limit: int = 10 * SECOND) -> int:

@@ -12,7 +12,8 @@ from rrdispatch._core.layout import (
     State,
 )
 
-from .rig import MS, SECOND, Rig, Worker
+from .rig import MS, SECOND, Rig
+from .workers import Worker
 
 STALL = 5 * MS
 

@@ -15,7 +15,8 @@ from rrdispatch.dispatch import process
 from rrdispatch.dispatch.process import DispatcherHandle
 from rrdispatch.errors import DispatcherError, ProtocolError
 
-from .rig import ROOT, Rig, wait_readable
+from .rig import Rig
+from .workers import ROOT, wait_readable
 
 
 def ended(handle: DispatcherHandle) -> int:

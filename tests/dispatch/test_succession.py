@@ -9,7 +9,8 @@ import pytest
 
 from rrdispatch._core.layout import ControlKind
 
-from .rig import Rig, answer_of, wait_readable
+from .rig import Rig, answer_of
+from .workers import wait_readable
 
 
 def test_another_dispatcher_takes_everything_over(dispatcher: Rig, family: str):
