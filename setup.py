@@ -24,7 +24,8 @@ FAILURES = (CompileError, LinkError, PlatformError, OSError)
 def load_builder() -> ModuleType | None:
     """build.py without its package, whose import would look for the extension."""
     spec = importlib.util.spec_from_file_location("rr_build", ROOT / "rrdispatch/_core/build.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -45,8 +46,8 @@ class BuildCore(build_ext):
             super().run()
             self.build_program()
         except FAILURES as error:
-            message = f"the C core was not built ({error}); rrdispatch will run its pure-Python core"
-            self.announce(f"warning: {message}", level=3)
+            self.announce(f"warning: the C core was not built: {error}", level=3)
+            self.announce("warning: rrdispatch will run its pure-Python core", level=3)
 
     def get_outputs(self) -> list[str]:
         """What an installation may list: only what is really there."""

@@ -56,7 +56,9 @@ def variants(workers: int, taker: Path, processes: int) -> dict[str, Naive | Dis
 
 def measure(options: argparse.Namespace, floor: Path, taker: Path) -> list[Row]:
     """Median CPU per connection of each variant and number of workers, in interleaved rounds."""
-    runners: dict[tuple[str, int], Floor | Naive | Dispatcher] = {("accept4 alone", 0): Floor(floor)}
+    runners: dict[tuple[str, int], Floor | Naive | Dispatcher] = {
+        ("accept4 alone", 0): Floor(floor)
+    }
     with closing_all(started := list(runners.values())):
         for workers in options.workers:
             for name, runner in variants(workers, taker, options.takers).items():

@@ -89,9 +89,7 @@ def take(channel: int) -> Taken | None:
     if count == 0:
         return None
     peer = bytes(ffi.buffer(message.peer, min(message.peer_length, PEER_SIZE)))
-    return Taken(
-        message.kind, message.flags, message.accepted_ns, peer, ffi.unpack(fds, count)
-    )
+    return Taken(message.kind, message.flags, message.accepted_ns, peer, ffi.unpack(fds, count))
 
 
 def pending(channel: int) -> int:
