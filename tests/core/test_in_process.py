@@ -1,4 +1,4 @@
-"""The C loop in a process with other threads: no GIL held, no child that a waitpid(-1) would meet."""
+"""The C loop in a process with threads: no GIL held, no child that a waitpid(-1) would meet."""
 
 from __future__ import annotations
 

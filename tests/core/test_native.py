@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import importlib
@@ -99,11 +100,9 @@ def test_a_full_table_leaves_the_message_queued(core, channel):
     spare: list[int] = []
     resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
     try:
-        while True:
-            try:
+        with contextlib.suppress(OSError):
+            while True:
                 spare.append(os.dup(channel[0]))
-            except OSError:
-                break
         with pytest.raises(OSError, match="Too many open files") as caught:
             core.take(channel[1])
         assert caught.value.errno == errno.EMFILE
@@ -129,9 +128,13 @@ def test_a_wrong_number_of_connections_is_refused(core, channel, count):
 def test_a_full_channel_would_block(core, channel):
     null = os.open("/dev/null", os.O_RDONLY)
     message = Message().pack()
-    with pytest.raises(BlockingIOError):
-        for _ in range(10_000):
+    for _ in range(layout.QUEUE_LIMIT_MAX):
+        core.send(channel[0], message, [null])
+    with contextlib.suppress(BlockingIOError):
+        while True:
             core.send(channel[0], message, [null])
+    with pytest.raises(BlockingIOError):
+        core.send(channel[0], message, [null])
     os.close(null)
     assert core.pending(channel[1]) > layout.QUEUE_LIMIT_MAX
 
@@ -282,18 +285,18 @@ def test_the_lifeline_ends_the_group(core):
 
 
 def test_the_gate_keeps_the_backlog(core):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()) as early:
-            core.gate(listener.fileno())
-            late = socket.socket()
-            late.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                late.connect(listener.getsockname())
-            connection, _ = listener.accept()
-            connection.sendall(b"hello")
-            assert early.recv(5) == b"hello"
-            connection.close()
-            late.close()
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname()) as early:
+        core.gate(listener.fileno())
+        late = socket.socket()
+        late.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            late.connect(listener.getsockname())
+        connection, _ = listener.accept()
+        connection.sendall(b"hello")
+        assert early.recv(5) == b"hello"
+        connection.close()
+        late.close()
 
 
 def test_the_clock_is_monotonic(core):
