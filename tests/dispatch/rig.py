@@ -274,7 +274,8 @@ class Rig:
             self.hand_over_listener(sock)
         for worker in self.workers:
             self.hand_over(worker)
-            self.ready(worker)
+            if not worker.dead:
+                self.ready(worker)
 
     def close(self) -> None:
         """STOP; the dispatcher has to end with 0. Nothing is left open."""

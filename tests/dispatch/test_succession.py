@@ -55,10 +55,7 @@ def test_a_dead_workers_queue_is_found_by_the_next_dispatcher(dispatcher: Rig):
     dispatcher.accepted(7)
     dispatcher.kill_dispatcher()
     dead.kill()
-    dispatcher.workers.remove(dead)
     dispatcher.replace()
-    dispatcher.workers.append(dead)
-    dispatcher.hand_over(dead)
     dispatcher.event(ControlKind.DEAD, dead)
     dispatcher.add(1, process=True)
     assert answer_of(clients) == ["1"] * 7

@@ -62,6 +62,7 @@ class Worker:
     pid: int = 0
     pidfd: int = -1
     counts: bool = True
+    dead: bool = False
     taken: list[Connection] = field(default_factory=list)
     board: _core.Scoreboard = field(init=False)
 
@@ -125,7 +126,7 @@ class Worker:
         """SIGKILL, and wait until it is dead and reaped."""
         signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
         os.waitpid(self.pid, 0)
-        self.pid = 0
+        self.pid, self.dead = 0, True
 
     def forget(self) -> None:
         """Let go of the channels, as a primary that dies."""
