@@ -46,8 +46,8 @@ class BuildCore(build_ext):
             super().run()
             self.build_program()
         except FAILURES as error:
-            self.announce(f"warning: the C core was not built: {error}", level=3)
-            self.announce("warning: rrdispatch will run its pure-Python core", level=3)
+            self.warn(f"the C core was not built: {error}")
+            self.warn("rrdispatch will run its pure-Python core")
 
     def get_outputs(self) -> list[str]:
         """What an installation may list: only what is really there."""
