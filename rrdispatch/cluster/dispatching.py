@@ -1,7 +1,7 @@
-"""Keeps a dispatcher that knows everything: listeners, workers and their states, settings.
+"""Keeps a dispatcher that knows everything: settings, listeners, and by the roster the workers.
 
-Owns the Link of the moment. When one is lost, another is started and told the state of each worker;
-requests that were not answered are asked again. It must not decide what a worker's state should be.
+Owns the Link of the moment. When one is lost another is started and told all of it; what was not
+answered is asked again.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import Any
 
 from rrdispatch._core.layout import ControlKind, Policy
 from rrdispatch.cluster.events import Events
-from rrdispatch.cluster.handle import WorkerHandle
-from rrdispatch.cluster.lifecycle import State
 from rrdispatch.cluster.link import Answered, Link, Request
+from rrdispatch.cluster.roster import Roster
 from rrdispatch.dispatch.process import ControlMessage, default_kind
 from rrdispatch.errors import DispatcherError
 from rrdispatch.settings import Settings
@@ -36,41 +35,21 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """What a dispatcher counted for one worker; another dispatcher begins anew."""
-
-    picks: int = 0
-    moved_away: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The last account of a dead worker: what was sent, what it took, what was given to others."""
-
-    rescued: int = 0
-    sent: int = 0
-    received: int = 0
-
-
-@dataclass(slots=True)
-class Known:
-    """What the dispatcher should know of one worker."""
-
-    handle: WorkerHandle
-    state: State = State.STARTING
-    answered: Callable[[], None] | None = None  # to a drain or a remove, as ``state`` says
-    figures: Figures = Figures()
-    account: Account = Account()
-
-
 @dataclass(slots=True)
 class Totals:
-    """Counters of dispatchers that are gone."""
+    """Counters of a dispatcher, or of all that are gone."""
 
     accepted: int = 0
     moved: int = 0
     lost: int = 0
+
+    def plus(self, ping: ControlMessage | None) -> Totals:
+        """With what a dispatcher says now, or said last."""
+        if ping is None:
+            return self
+        return Totals(
+            self.accepted + ping.values[1], self.moved + ping.values[3], self.lost + ping.values[5]
+        )
 
 
 @dataclass(slots=True)
@@ -93,39 +72,15 @@ class Dispatching:
         self._listeners = listeners
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
-        self._known: dict[int, Known] = {}
         self._open: set[int] = set(range(len(listeners)))  # not closed by the dispatcher yet
         self._closed: Callable[[], None] | None = None
         self._closing_by = 0.0
         self._replaced: list[float] = []
-        self._given_up = False
-        self.totals = Totals()
+        self._gone = Totals()
+        self.roster = Roster(self.ask, hooks.worker_refused)
         self.kind = default_kind() if settings.dispatcher == "auto" else settings.dispatcher
         self.link = Link(self.kind, self._event, self._lost)
         self._tell_everything()
-
-    # ---- what the plan asks for ----------------------------------------------------------------
-
-    def add(self, handle: WorkerHandle) -> None:
-        self._known[handle.id] = Known(handle)
-        self._add(handle)
-
-    def ready(self, worker: int) -> None:
-        self._become(worker, State.READY)
-
-    def park(self, worker: int) -> None:
-        self._become(worker, State.PARKED)
-
-    def drain(self, worker: int, answered: Callable[[], None]) -> None:
-        self._become(worker, State.DRAINING, answered)
-
-    def remove(self, worker: int, answered: Callable[[Account], None]) -> None:
-        """For a worker that was reaped."""
-        known = self._known.get(worker)
-        if known is None:
-            self._loop.call_soon(answered, Account())
-        else:
-            self._become(worker, State.DEAD, lambda: answered(known.account))
 
     def close_listeners(self, answered: Callable[[], None]) -> None:
         """Empties every backlog and closes the dispatcher's copies."""
@@ -133,37 +88,22 @@ class Dispatching:
         self._closing_by = self._loop.time() + CLOSING_PART * self._settings.drain_timeout
         for index in sorted(self._open):
             self._close(index)
-        self._listener_closed(-1)
+        self._if_all_closed()
 
-    # ---- what is told to a dispatcher ----------------------------------------------------------
+    async def refresh(self) -> None:
+        """Asks the dispatcher for all its numbers of this moment."""
+        self.roster.ask_figures()
+        await self.link.ping()
 
-    def _tell_everything(self) -> None:
-        settings = self._settings
-        self._ask(
-            ControlKind.SETTINGS,
-            values=(
-                POLICIES[settings.policy],
-                settings.queue_limit,
-                nanoseconds(settings.stall_timeout),
-                settings.band,
-                nanoseconds(settings.heartbeat_timeout),
-            ),
-        )
-        for index in sorted(self._open):
-            fd = self._listeners[index].fileno()
-            self._ask(ControlKind.LISTENER_ADD, listener=index, fds=[fd])
-            if self._closed is not None:
-                self._close(index)
-        for known in list(self._known.values()):
-            self._add(known.handle)
-            if known.state is State.PARKED:
-                self._state(known, State.READY)
-            if known.state is not State.STARTING:
-                self._state(known, known.state)
+    def counters(self) -> Totals:
+        """Of all dispatchers so far, as of the last ping of each."""
+        return self._gone.plus(self.link.last_ping)
 
-    def _ask(self, kind: ControlKind, answered: Answered | None = None, **rest: Any) -> None:
+    def ask(self, kind: ControlKind, answered: Answered | None = None, **rest: Any) -> None:
+        """A request to the dispatcher of the moment; a refusal is told as a warning."""
+
         def check(message: ControlMessage) -> None:
-            if message.result < 0:
+            if message.result < 0 and message.result != -errno.EBUSY:
                 reason = errno.errorcode.get(-message.result, str(message.result))
                 text = f"the dispatcher refused {kind.name} of {message.worker}: {reason}"
                 self._hooks.events.tell("warning", text)
@@ -172,99 +112,46 @@ class Dispatching:
 
         self.link.ask(Request(kind, **rest), check)
 
-    def _add(self, handle: WorkerHandle) -> None:
-        def added(message: ControlMessage) -> None:
-            if message.result < 0:
-                reason = errno.errorcode.get(-message.result, str(message.result))
-                self._hooks.worker_refused(handle.id, reason)
-
-        self._ask(
-            ControlKind.WORKER_ADD,
-            added,
-            worker=handle.id,
-            values=(handle.slot, handle.generation),
-            fds=handle.fds_for_dispatcher(),
+    def _tell_everything(self) -> None:
+        settings = self._settings
+        values = (
+            POLICIES[settings.policy],
+            settings.queue_limit,
+            nanoseconds(settings.stall_timeout),
+            settings.band,
+            nanoseconds(settings.heartbeat_timeout),
         )
-
-    def _become(
-        self, worker: int, state: State, answered: Callable[[], None] | None = None
-    ) -> None:
-        known = self._known[worker]
-        known.state, known.answered = state, answered
-        if self._given_up:
-            self._loop.call_soon(self._done, known, state)
-        else:
-            self._state(known, state)
-
-    def _state(self, known: Known, state: State) -> None:
-        handle = known.handle
-        if state is State.READY:
-            batch = min(handle.batch, 16)
-            values = (handle.capacity, batch)
-            self._ask(ControlKind.WORKER_READY, worker=handle.id, values=values)
-        elif state is State.PARKED:
-            self._ask(ControlKind.WORKER_PARK, worker=handle.id)
-        elif state is State.DRAINING:
-            drained: Answered = lambda _: self._done(known, state)  # noqa: E731
-            self._ask(ControlKind.WORKER_DRAIN, drained, worker=handle.id)
-        else:
-            removed: Answered = lambda message: self._removed(known, message)  # noqa: E731
-            self._ask(ControlKind.WORKER_REMOVE, removed, worker=handle.id)
-
-    def _removed(self, known: Known, message: ControlMessage) -> None:
-        if message.result == -errno.EBUSY:  # it has not seen the pidfd yet
-            self._loop.call_later(0.01, self._again, known)
-            return
-        self._known.pop(known.handle.id, None)
-        if message.result == 0:
-            known.account = Account(*message.values[:3])
-        self._done(known, State.DEAD)
-
-    def _again(self, known: Known) -> None:
-        if known.handle.id in self._known:
-            self._state(known, State.DEAD)
-
-    def _done(self, known: Known, state: State) -> None:
-        if known.state is state and known.answered is not None:
-            answered, known.answered = known.answered, None
-            answered()
+        self.ask(ControlKind.SETTINGS, values=values)
+        for index in sorted(self._open):
+            fd = self._listeners[index].fileno()
+            self.ask(ControlKind.LISTENER_ADD, listener=index, fds=[fd])
+            if self._closed is not None:
+                self._close(index)
+        self.roster.tell_all()
 
     def _close(self, index: int) -> None:
-        left = max(0.0, self._closing_by - self._loop.time())
-        self._ask(
-            ControlKind.LISTENER_CLOSE,
-            lambda _: self._listener_closed(index),
-            listener=index,
-            values=(nanoseconds(min(QUIET, left)), nanoseconds(left)),
-        )
+        def closed(_: ControlMessage) -> None:
+            self._open.discard(index)
+            self._if_all_closed()
 
-    def _listener_closed(self, index: int) -> None:
-        self._open.discard(index)
+        left = max(0.0, self._closing_by - self._loop.time())
+        values = (nanoseconds(min(QUIET, left)), nanoseconds(left))
+        self.ask(ControlKind.LISTENER_CLOSE, closed, listener=index, values=values)
+
+    def _if_all_closed(self) -> None:
         if not self._open and self._closed is not None:
             self._loop.call_soon(self._closed)
             self._closed = None
 
-    # ---- what it tells -------------------------------------------------------------------------
-
     def _event(self, message: ControlMessage) -> None:
-        kind, worker = ControlKind(message.kind), message.worker
-        tell = self._hooks.events.tell
-        if kind is ControlKind.HUNG:
-            self._hooks.hung(worker)
-        elif kind is ControlKind.STALLED:
-            tell("stalled", worker=worker, age=message.values[0] / 1e9)
-        elif kind is ControlKind.RECOVERED:
-            tell("recovered", worker=worker, stalled_for=message.values[0] / 1e9)
-        elif kind in (ControlKind.ACCEPT_ERROR, ControlKind.LISTENER_FAILED):
-            name = errno.errorcode.get(-message.result, str(-message.result))
-            what = "accepting failed" if kind is ControlKind.ACCEPT_ERROR else "a listener failed"
-            tell(kind.name.lower().replace("_", "-"), f"{what}: {name}", listener=message.listener)
-        elif kind in (ControlKind.FULL, ControlKind.ROOM):
-            tell(kind.name.lower())
+        if message.kind == ControlKind.HUNG:
+            self._hooks.hung(message.worker)
+        else:
+            announce(self._hooks.events, message)
 
     def _lost(self, why: str) -> None:
         """The dispatcher died or was silent: another one is told everything."""
-        self._count(self.link.last_ping)
+        self._gone = self._gone.plus(self.link.last_ping)
         now = self._loop.time()
         self._replaced = [at for at in self._replaced if at > now - WITHIN] + [now]
         try:
@@ -273,50 +160,25 @@ class Dispatching:
                 raise DispatcherError(f"the dispatcher ended {often}: {why}")
             self.link = Link(self.kind, self._event, self._lost)
         except DispatcherError as error:
-            self._give_up(error)
+            self.roster.give_up()
+            self._hooks.failed(error)
             return
         self._tell_everything()
         text = f"the dispatcher was replaced: {why}"
         self._hooks.events.tell("dispatcher-replaced", text, pid=self.link.pid, reason=why)
 
-    def _give_up(self, error: DispatcherError) -> None:
-        """Without a dispatcher: what waits stays where it is, and nobody answers for it."""
-        self._given_up = True
-        for known in self._known.values():
-            self._done(known, known.state)
-        self._hooks.failed(error)
 
-    def _count(self, ping: ControlMessage | None) -> None:
-        if ping is not None:
-            self.totals.accepted += ping.values[1]
-            self.totals.moved += ping.values[3]
-            self.totals.lost += ping.values[5]
-
-    async def refresh(self) -> None:
-        """Asks the dispatcher for all its numbers of this moment."""
-        for known in self._known.values():
-            if known.state is not State.DEAD:
-                self._refresh_one(known)
-        await self.link.ping()
-
-    def _refresh_one(self, known: Known) -> None:
-        def answered(message: ControlMessage) -> None:
-            if message.result == 0:
-                known.figures = Figures(message.values[6], message.values[5])
-
-        self.link.ask(Request(ControlKind.STATS, worker=known.handle.id), answered)
-
-    def figures(self, worker: int) -> Figures:
-        """As of the last ``refresh``."""
-        known = self._known.get(worker)
-        return known.figures if known is not None else Figures()
-
-    def counters(self) -> Totals:
-        """Of all dispatchers so far, as of the last ping."""
-        ping = self.link.last_ping
-        values = ping.values if ping is not None else (0,) * 12
-        return Totals(
-            self.totals.accepted + values[1],
-            self.totals.moved + values[3],
-            self.totals.lost + values[5],
-        )
+def announce(events: Events, message: ControlMessage) -> None:
+    """An event of the dispatcher's as one of ours."""
+    kind, seconds = ControlKind(message.kind), message.values[0] / 1e9
+    name = kind.name.lower().replace("_", "-")
+    if kind is ControlKind.STALLED:
+        events.tell(name, worker=message.worker, age=seconds)
+    elif kind is ControlKind.RECOVERED:
+        events.tell(name, worker=message.worker, stalled_for=seconds)
+    elif kind in (ControlKind.ACCEPT_ERROR, ControlKind.LISTENER_FAILED):
+        what = "accepting failed" if kind is ControlKind.ACCEPT_ERROR else "a listener failed"
+        code = errno.errorcode.get(-message.result, str(-message.result))
+        events.tell(name, f"{what}: {code}", listener=message.listener)
+    elif kind in (ControlKind.FULL, ControlKind.ROOM):
+        events.tell(name)

@@ -43,6 +43,22 @@ class Launch:
     environment: Mapping[str, str]
 
 
+class Launches:
+    """The facts of the generations that may still need them: the proven one and the last."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._origin = Origin.here()
+        self._known = {1: resolve(settings, self._origin)}
+
+    def of(self, generation: int, proven: int) -> Launch:
+        """Found when the first worker of a generation is started."""
+        if generation not in self._known:
+            self._known = {key: one for key, one in self._known.items() if key == proven}
+            self._known[generation] = resolve(self._settings, self._origin)
+        return self._known[generation]
+
+
 def resolve(settings: Settings, origin: Origin) -> Launch:
     """The facts of this moment; ConfigError if they cannot be had."""
     cwd = os.path.realpath(os.path.join(origin.cwd, settings.cwd or ""))
@@ -74,7 +90,9 @@ def _interpreter(settings: Settings, origin: Origin, cwd: str) -> str:
 def _environment(settings: Settings, origin: Origin) -> dict[str, str]:
     """The primary's own, then env_file's, then env's; but not what the primary itself was told."""
     environment = {
-        key: value for key, value in origin.environ.items() if not key.startswith("RRDISPATCH_")
+        key: value
+        for key, value in origin.environ.items()
+        if not key.startswith("RRDISPATCH_") or key == "RRDISPATCH_PURE"
     }
     environment.setdefault("PYTHONUNBUFFERED", "1")
     if settings.env_file is not None:

@@ -124,7 +124,9 @@ class Link:
     def _tick(self) -> None:
         """Counts our own ticks, not seconds: a primary that was not running must not accuse."""
         self._timer = self._loop.call_later(PING_EVERY, self._tick)
-        if self._unanswered >= (STARVED if _runnable(self.pid) else SILENT):
+        if self._unanswered >= SILENT and (
+            self._unanswered >= STARVED or not _runnable(self.pid)
+        ):
             self._lost(f"silent for {self._unanswered * PING_EVERY:g} s")
             return
         self._unanswered += 1
@@ -162,6 +164,11 @@ class Link:
         self.ask(Request(ControlKind.STOP))
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), limit)
+        self._close()
+
+    def abort(self) -> None:
+        """Its end, at once."""
+        self._on_lost = None
         self._close()
 
     def _close(self) -> None:

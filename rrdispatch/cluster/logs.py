@@ -19,6 +19,7 @@ from pathlib import Path
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.cluster.handle import WorkerHandle, wait_exit
+from rrdispatch.errors import StartError
 
 PROGRAM = str(Path(__file__).with_name("logger.py"))
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
@@ -50,7 +51,12 @@ class Logs:
             fds=[(1, 1), (2, 2), (far.fileno(), 3)],
         )
         with far:
-            self.pid, self._pidfd = _core.spawn(request)
+            try:
+                self.pid, self._pidfd = _core.spawn(request)
+            except OSError as error:
+                self._control.close()
+                text = f"the logger could not be started: {error.strerror} ({error.filename})"
+                raise StartError(text) from error
         self._loop.add_reader(self._control, self._readable)
         self._loop.add_reader(self._pidfd, self._exited)
 

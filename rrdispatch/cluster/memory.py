@@ -67,6 +67,15 @@ def _upwards(top: Path, path: str) -> Iterable[Path]:
     yield top
 
 
+def would_not_fit(pids: Iterable[int], count: int) -> str:
+    """Why ``count`` more workers like these would exceed the memory limit; empty if not."""
+    found, each = available(), max(map(pss, pids), default=0)
+    if found is None or each * count <= found.free:
+        return ""
+    need = f"{count} more workers need about {each * count >> 20} MiB"
+    return f"{need}, and the memory limit leaves {found.free >> 20} MiB"
+
+
 def pss(pid: int) -> int:
     """Bytes that a process takes, its shared pages divided among those who share them."""
     for line in _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines():

@@ -123,8 +123,13 @@ def stop_deadline(view: View, stop: Stop) -> float:
 
 def _spawns(view: View, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
     number = view.last_worker
+    room = view.rules.boot_at_once - sum(
+        worker.state is State.STARTING for worker in view.workers.values()
+    )
     for slot, generation, due in wish.spawns:
         if due <= now:
+            if number - view.last_worker >= room:
+                return  # one that is booting ends that sooner or later, and the plan runs again
             number += 1
             yield Spawn(slot, generation, number)
         else:

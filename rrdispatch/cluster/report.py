@@ -8,7 +8,8 @@ from typing import Any
 from rrdispatch.cluster.dispatching import Dispatching
 from rrdispatch.cluster.lifecycle import State
 from rrdispatch.cluster.view import Failure, Reload, Slot, Start, Stop, View, Worker
-from rrdispatch.cluster.world import ProcessWorld, SlotTotals
+from rrdispatch.cluster.workers import SlotTotals
+from rrdispatch.cluster.world import ProcessWorld
 from rrdispatch.errors import Error, MissingExtraError, StartError, TargetError
 from rrdispatch.settings import Settings
 
@@ -59,10 +60,10 @@ def _counters(dispatching: Dispatching) -> dict[str, int]:
 
 
 def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] | None:
-    handle = world.handles.get(worker.id)
+    handle = world.workers.handles.get(worker.id)
     if handle is None:
         return None
-    counts, figures = handle.counts(), world.dispatching.figures(worker.id)
+    counts, figures = handle.counts(), world.dispatching.roster.figures(worker.id)
     slot = view.slots.get(worker.slot)
     return {
         "slot": worker.slot,
@@ -88,8 +89,9 @@ def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] |
 def _slot(view: View, world: ProcessWorld, slot: Slot) -> dict[str, Any]:
     workers = view.of_slot(slot.index)
     best = max(workers, key=lambda worker: (worker.state is State.READY, worker.id), default=None)
-    totals = world.totals.get(slot.index) or SlotTotals()
-    running = [world.handles[w.id].counts() for w in workers if w.id in world.handles]
+    totals = world.workers.totals.get(slot.index) or SlotTotals()
+    handles = world.workers.handles
+    running = [handles[worker.id].counts() for worker in workers if worker.id in handles]
     return {
         "slot": slot.index,
         "wanted": "errored" if slot.errored else "serve",

@@ -12,39 +12,44 @@ from typing import Protocol
 PR_GET_CHILD_SUBREAPER = 37
 
 
-class Stoppable(Protocol):
-    """What signals can ask for."""
+class Target(Protocol):
+    """What signals can ask for: a Supervisor."""
 
     def stop(self) -> None: ...
     def kill(self) -> None: ...
-    def reload_or_hang_up(self, terminal_gone: bool) -> None: ...
+    def reload(self) -> object: ...
     def scale_by(self, change: int) -> None: ...
-    def reap_orphans(self) -> None: ...
+    def reap_if_ours(self, pid: int) -> bool: ...
 
 
 class Signals:
     """The handlers, from construction to ``close``."""
 
-    def __init__(self, target: Stoppable) -> None:
+    def __init__(self, target: Target) -> None:
+        self._target = target
         self._loop = asyncio.get_running_loop()
         self._had_terminal = has_terminal()
         self._handled: list[int] = []
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, exit codes would be lost
         self._on(signal.SIGTERM, target.stop)
         self._on(signal.SIGINT, target.stop)
         self._on(signal.SIGQUIT, target.kill)
-        self._on(signal.SIGHUP, lambda: target.reload_or_hang_up(self._terminal_gone()))
+        self._on(signal.SIGHUP, self._hang_up)
         self._on(signal.SIGTTIN, lambda: target.scale_by(1))
         self._on(signal.SIGTTOU, lambda: target.scale_by(-1))
         if adopts_orphans():
-            self._on(signal.SIGCHLD, target.reap_orphans)
+            self._on(signal.SIGCHLD, lambda: reap_orphans(target.reap_if_ours))
 
     def _on(self, number: int, handler: Callable[[], None]) -> None:
         self._loop.add_signal_handler(number, handler)
         self._handled.append(number)
 
-    def _terminal_gone(self) -> bool:
-        """A closed ssh sends HUP as well, and means the end."""
-        return self._had_terminal and not has_terminal()
+    def _hang_up(self) -> None:
+        """A reload; but a closed ssh sends HUP as well, and means the end."""
+        if self._had_terminal and not has_terminal():
+            self._target.stop()
+        else:
+            self._target.reload()
 
     def close(self) -> None:
         for number in self._handled:
@@ -67,4 +72,18 @@ def adopts_orphans() -> bool:
         return True
     found = ctypes.c_int(0)
     libc = ctypes.CDLL(None, use_errno=True)
-    return libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0) == 0 and found.value > 0
+    asked = libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(found), 0, 0, 0)
+    return asked == 0 and found.value > 0
+
+
+def reap_orphans(ours: Callable[[int], bool]) -> None:
+    """Whoever was adopted and died. A child of ours is left to the one who holds its pidfd."""
+    while True:
+        try:
+            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return
+        if found is None:
+            return
+        if not ours(found.si_pid):
+            os.waitid(os.P_PID, found.si_pid, os.WEXITED | os.WNOHANG)

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from rrdispatch import cpus
+from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
-from rrdispatch.cluster import memory, news, report
+from rrdispatch.cluster import memory, news, report, watching
 from rrdispatch.cluster.engine import Engine
-from rrdispatch.cluster.events import Events, OnEvent
-from rrdispatch.cluster.launch import Launch, Origin, resolve
+from rrdispatch.cluster.events import Event, Events, OnEvent
+from rrdispatch.cluster.launch import Launches
 from rrdispatch.cluster.operations import Operations, ReloadResult
 from rrdispatch.cluster.signals import Signals
 from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, View
-from rrdispatch.cluster.watching import Watching, require
 from rrdispatch.cluster.world import Owner, ProcessWorld
 from rrdispatch.errors import ConfigError, Error
 from rrdispatch.net.addresses import parse
@@ -51,74 +51,64 @@ class Supervisor:
         self.events = Events(on_event)
         self._make_world = world
         self._with_signals = signals
-        self._origin = Origin.here()
-        self._launches: dict[int, Launch] = {}
         self._addresses: list[str] = []
         self._stop_asked = False
-        self._watching: Watching | None = None
+        self._watching: watching.Watching | None = None
 
     async def run(self) -> int:
         """Serves until the end: 0 after a stop, an Error if it could not start or go on."""
-        workers = cpus.count(self.settings.instances, cpus.detect()).workers
         if self.settings.watch:
-            require()
-        self._launches[1] = resolve(self.settings, self._origin)
+            watching.require()
+        facts = cpus.detect()
+        workers = cpus.count(self.settings.instances, facts).workers
+        rules = rules_of(self.settings, facts.usable)
+        launches = Launches(self.settings)
         self.operations = Operations(self.events)
-        listeners = self._bind()
+        listeners = bind_all(self.settings)
         try:
-            self._make(listeners, workers)
+            self._addresses = [str(bound_address(sock)) for sock in listeners]
+            self._make(listeners, launches, View(rules, workers, operation=Start()))
         except BaseException:
-            _close_all(listeners)
+            close_all(listeners)
             raise
-        signals = Signals(self) if self._with_signals else None
-        try:
-            self.events.tell("listening", listeners=self.world.told_listeners, workers=workers)
-            self.engine.settle()
-            self._watch()
-            error = await self.operations.done
-        finally:
-            if signals is not None:
-                signals.close()
-            if self._watching is not None:
-                self._watching.close()
-            await self.world.close()
+        error = await self._serve(launches)
         self.events.tell("stopped", code=error.exit_code if error else 0)
         if error is not None:
             raise error
         return 0
 
-    def _bind(self) -> list[ListeningSocket]:
-        listeners: list[ListeningSocket] = []
-        try:
-            for text in self.settings.bind if self.settings.listen else ():
-                listeners.append(bind(parse(text), self.settings.backlog))  # noqa: PERF401
-        except Error:
-            _close_all(listeners)
-            raise
-        self._addresses = [str(bound_address(sock)) for sock in listeners]
-        return listeners
-
-    def _make(self, listeners: list[ListeningSocket], workers: int) -> None:
+    def _make(self, listeners: list[ListeningSocket], launches: Launches, view: View) -> None:
         owner = Owner(
-            self.settings, self.events, self._launch, self._operation, self._died, self._failed
+            self.settings,
+            self.events,
+            lambda generation: launches.of(generation, view.generation),
+            self._operation,
+            self._died,
+            self._failed,
         )
-        self.view = View(rules_of(self.settings), workers, operation=Start())
+        self.view = view
         self.world = self._make_world(owner, listeners)
-        self.world.engine = self.engine = Engine(self.view, self.world)
+        self.world.engine = self.engine = Engine(view, self.world)
 
-    def _watch(self) -> None:
-        folders, cwd = self.settings.watch_paths, self._launches[1].cwd
-        if self.settings.watch:
-            self._watching = Watching(folders, cwd, self._files_changed, self._watcher_ended)
-
-    def _files_changed(self, paths: list[str]) -> None:
-        """Development: no probation, and an error is only told."""
-        if not self._stop_asked:
-            self.events.tell("files-changed", f"reload: {paths[0]} has changed", paths=paths)
-            self.reload(probation=0.0)
-
-    def _watcher_ended(self, how: str) -> None:
-        self.events.tell("warning", f"the watcher ended: {how}", hint="changes are not seen")
+    async def _serve(self, launches: Launches) -> Error | None:
+        """From the first worker to the last; what made it end, if it was not asked to."""
+        signals = Signals(self) if self._with_signals else None
+        unsubscribe = self.events.subscribe(self._weigh_first)
+        try:
+            told = self.world.told_listeners
+            self.events.tell("listening", listeners=told, workers=self.view.wanted)
+            self.engine.settle()
+            if self.settings.watch:
+                folders, cwd = self.settings.watch_paths, launches.of(1, 1).cwd
+                self._watching = watching.Watching(folders, cwd, self._reload_now, self.events)
+            return await self.operations.done
+        finally:
+            unsubscribe()
+            if signals is not None:
+                signals.close()
+            if self._watching is not None:
+                self._watching.close()
+            await self.world.close()
 
     # ---- what can be asked ---------------------------------------------------------------------
 
@@ -133,24 +123,15 @@ class Supervisor:
         """
         wanted = reload_options(self.settings, options)
         notes: tuple[str, ...] = ()
-        why = self._parking_would_not_fit() if wanted.park and not wanted.stop_first else ""
+        parks = wanted.park and not wanted.stop_first
+        why = self._would_not_fit(self.view.wanted) if parks else ""
         if why:
             wanted = dataclasses.replace(wanted, park=False)
-            notes = (why,)
-            self.events.tell("warning", why, hint="use --no-park to choose that yourself")
+            notes = (f"not parking the old workers: {why}",)
+            self.events.tell("warning", notes[0], hint="--no-park is that by choice")
         token, future = self.operations.new_reload(notes)
         self.engine.tell(news.ReloadAsked(token, wanted))
         return future
-
-    def _parking_would_not_fit(self) -> str:
-        free = memory.available()
-        takes = [memory.pss(self.world.handles[w.id].pid) for w in self.view.serving]
-        if free is None or not takes or (need := max(takes) * self.view.wanted) <= free.free:
-            return ""
-        return (
-            f"not parking the old workers: {self.view.wanted} new ones need about "
-            f"{need >> 20} MiB, and the memory limit leaves {free.free >> 20} MiB"
-        )
 
     def scale(self, workers: int) -> None:
         """So many slots; the highest go first."""
@@ -158,6 +139,11 @@ class Supervisor:
             raise ConfigError(f"{workers} workers", hint=f"a number from 1 to {MOST_WORKERS}")
         self.events.tell("scaled", f"scaled to {workers} workers", workers=workers)
         self.engine.tell(news.ScaleAsked(workers))
+
+    def scale_by(self, change: int) -> None:
+        """SIGTTIN, SIGTTOU; at the ends of the range nothing happens."""
+        if 1 <= self.view.wanted + change <= MOST_WORKERS:
+            self.scale(self.view.wanted + change)
 
     def stop(self) -> None:
         """Drains and ends; a second time ends now."""
@@ -171,47 +157,41 @@ class Supervisor:
     def kill(self) -> None:
         """Ends now."""
         self._stop_asked = True
+        self.events.tell("killing", "ending now")
         self.engine.tell(news.KillAsked())
 
-    def stats(self) -> dict[str, Any]:
-        """The view from outside; the dispatcher's counters are at most a quarter second old."""
-        return report.stats(self.settings, self.view, self.world, self._addresses)
-
     async def fresh_stats(self) -> dict[str, Any]:
-        """The same with the dispatcher's counters of now."""
+        """The view from outside, with the dispatcher's numbers of now."""
         await self.world.dispatching.refresh()
         return self.stats()
 
-    # ---- by signal -----------------------------------------------------------------------------
+    def stats(self) -> dict[str, Any]:
+        """The same at once; the dispatcher's numbers are at most a quarter second old."""
+        return report.stats(self.settings, self.view, self.world, self._addresses)
 
-    def reload_or_hang_up(self, terminal_gone: bool) -> None:
-        """SIGHUP: a reload, or the end if the terminal that we were started on is gone."""
-        if terminal_gone:
-            self.stop()
-        else:
-            self.events.tell("reloading", "reload by SIGHUP")
-            self.reload()
-
-    def scale_by(self, change: int) -> None:
-        """SIGTTIN, SIGTTOU; at the ends of the range nothing happens."""
-        if 1 <= self.view.wanted + change <= MOST_WORKERS:
-            self.scale(self.view.wanted + change)
-
-    def reap_orphans(self) -> None:
-        """SIGCHLD, where we adopt."""
-        watching = self._watching
-        self.world.reap_orphans(watching.reap_if_ours if watching is not None else _nobodys)
+    def reap_if_ours(self, pid: int) -> bool:
+        """For a PID 1 that peeks at every child."""
+        watcher = self._watching
+        return self.world.reap_if_ours(pid) or (watcher is not None and watcher.reap_if_ours(pid))
 
     # ---- what the world tells ------------------------------------------------------------------
 
-    def _launch(self, generation: int) -> Launch:
-        """The facts of a generation, found when its first worker is started."""
-        if generation not in self._launches:
-            self._launches = {
-                key: launch for key, launch in self._launches.items() if key == self.view.generation
-            }
-            self._launches[generation] = resolve(self.settings, self._origin)
-        return self._launches[generation]
+    def _reload_now(self) -> None:
+        """Development: no probation; an error is told as an event."""
+        if not self._stop_asked:
+            self.reload(probation=0.0)
+
+    def _would_not_fit(self, more: int) -> str:
+        handles = self.world.workers.handles
+        return memory.would_not_fit((handles[w.id].pid for w in self.view.serving), more)
+
+    def _weigh_first(self, event: Event) -> None:
+        """The first worker has booted alone: would all of them fit?"""
+        booted = event["event"] == "worker-ready" and isinstance(self.view.operation, Start)
+        if booted and len(self.view.workers) == 1:
+            why = self._would_not_fit(self.view.wanted - 1)
+            if why:
+                self.events.tell("warning", why, hint="use fewer workers: -i")
 
     def _died(self, worker: int, tail: asyncio.Future[str]) -> None:
         known = self.view.workers.get(worker)
@@ -224,17 +204,18 @@ class Supervisor:
 
     def _operation(self, action: act.Action) -> None:
         if isinstance(action, act.BeginReload):
-            self.events.tell("reload-begun", generation=self.view.last_generation)
+            self.events.tell("reloading", "reload begins", generation=self.view.last_generation)
         elif isinstance(action, act.Fail):
             self.operations.finish(action.finish, self.view)
         elif isinstance(action, Finish):
             self.operations.finish(action, self.view)
 
 
-def rules_of(settings: Settings) -> Rules:
+def rules_of(settings: Settings, cores: int) -> Rules:
     """The part of the settings that the plan goes by."""
-    names = [item.name for item in dataclasses.fields(Rules)]
-    return Rules(**{name: getattr(settings, name) for name in names})
+    names = [item.name for item in dataclasses.fields(Rules) if hasattr(settings, item.name)]
+    values = {name: getattr(settings, name) for name in names}
+    return Rules(**values, boot_at_once=max(4, 2 * cores))
 
 
 def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
@@ -251,11 +232,23 @@ def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
     return ReloadOptions(**merged)
 
 
-def _nobodys(_pid: int) -> bool:
-    return False
+def bind_all(settings: Settings) -> list[ListeningSocket]:
+    """Every listener, or an error and none."""
+    wanted = settings.bind if settings.listen else ()
+    if len(wanted) > MAX_LISTENERS:
+        raise ConfigError(f"{len(wanted)} addresses to listen on", hint=f"at most {MAX_LISTENERS}")
+    listeners: list[ListeningSocket] = []
+    try:
+        for text in wanted:
+            listeners.append(bind(parse(text), settings.backlog))  # noqa: PERF401
+    except Error:
+        close_all(listeners)
+        raise
+    return listeners
 
 
-def _close_all(listeners: list[ListeningSocket]) -> None:
+def close_all(listeners: list[ListeningSocket]) -> None:
+    """What a start that failed had opened."""
     for sock in listeners:
         sock.unlink()
         sock.close()

@@ -23,6 +23,7 @@ class Rules:
     respawn_delay: float = 0.1
     min_uptime: float = 1.0
     listen: bool = True
+    boot_at_once: int = 512  # more would only make each other miss ready_timeout
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,9 +182,20 @@ class View:
         """Its workers, the oldest first."""
         return [worker for worker in self.workers.values() if worker.slot == slot]
 
+    def by_slot(self) -> dict[int, list[Worker]]:
+        """Every slot's workers, the oldest first; one pass for plans that look at all slots."""
+        found: dict[int, list[Worker]] = {index: [] for index in self.slots}
+        for worker in self.workers.values():
+            found.setdefault(worker.slot, []).append(worker)
+        return found
+
     @property
     def serving(self) -> list[Worker]:
         return [w for w in self.workers.values() if w.state is State.READY]
+
+    @property
+    def serves(self) -> bool:
+        return any(worker.state is State.READY for worker in self.workers.values())
 
     @property
     def alive(self) -> list[Worker]:

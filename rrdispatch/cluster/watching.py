@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import wait_exit
 from rrdispatch.errors import MissingExtraError
 
@@ -38,12 +39,12 @@ class Watching:
         self,
         folders: tuple[str, ...],
         cwd: str,
-        changed: Callable[[list[str]], None],
-        ended: Callable[[str], None],
+        reload: Callable[[], object],
+        events: Events,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._changed = changed
-        self._ended = ended
+        self._reload = reload
+        self._events = events
         self._part = b""
         self._reaped = False
         chosen = [os.path.join(cwd, folder) for folder in folders]
@@ -78,14 +79,17 @@ class Watching:
         *lines, self._part = (self._part + data).split(b"\n")
         paths = [path for line in lines for path in json.loads(line)]
         if paths:
-            self._changed(paths)
+            text = f"reload: {paths[0]} has changed"
+            self._events.tell("files-changed", text, paths=paths)
+            self._reload()
 
     def _exited(self) -> None:
         how = wait_exit(self._pidfd)
         if how is not None:
             self._loop.remove_reader(self._pidfd)
             self._reaped = True
-            self._ended(how)
+            text = f"the watcher ended: {how}"
+            self._events.tell("warning", text, hint="changes are not seen any more")
 
     def reap_if_ours(self, pid: int) -> bool:
         """For a PID 1 that peeks at every child."""

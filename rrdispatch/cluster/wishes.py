@@ -67,8 +67,9 @@ def wish_for(view: View) -> Wish:
     elif isinstance(operation, Reload) and operation.failure is None:
         _reload(view, operation, result)
     else:
+        workers = view.by_slot()
         for slot in view.slots.values():
-            _steady(view, slot, result)
+            _steady(view, slot, workers[slot.index], result)
     return result
 
 
@@ -80,9 +81,8 @@ def _stop(view: View, stop: Stop, out: Wish) -> None:
         out.workers[worker.id] = Wanted.SERVE if stays else Wanted.GONE
 
 
-def _steady(view: View, slot: Slot, out: Wish) -> None:
+def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
     """One worker of the proven generation; one of another stays only until that one serves."""
-    workers = view.of_slot(slot.index)
     right = crew([worker for worker in workers if worker.generation == view.generation])
     wrong = crew([worker for worker in workers if worker.generation != view.generation])
     out.want(right.all, Wanted.SERVE)
@@ -106,13 +106,14 @@ def due(view: View, slot: Slot) -> float:
     """When a slot may be filled; the long delays hold only while others serve."""
     if slot.died_at is None:
         return float("-inf")
-    delay = slot.delay if view.serving else min(slot.delay, view.rules.respawn_delay)
+    delay = slot.delay if view.serves else min(slot.delay, view.rules.respawn_delay)
     return slot.died_at + delay
 
 
 def _reload(view: View, reload: Reload, out: Wish) -> None:
+    by_slot = view.by_slot()
     for slot in view.slots.values():
-        workers = view.of_slot(slot.index)
+        workers = by_slot[slot.index]
         new = crew([worker for worker in workers if worker.generation == reload.generation])
         old = crew([worker for worker in workers if worker.generation != reload.generation])
         out.want(new.all, Wanted.SERVE)
@@ -122,7 +123,7 @@ def _reload(view: View, reload: Reload, out: Wish) -> None:
             out.spawns.append((slot.index, reload.generation, due(view, slot)))
         elif not new.all and old.vacant and _fill_with_old(reload, slot):
             out.spawns.append((slot.index, view.generation, due(view, slot)))
-    _roll(view, reload, out)
+    _roll(view, reload, by_slot, out)
 
 
 def _fill_with_old(reload: Reload, slot: Slot) -> bool:
@@ -140,7 +141,7 @@ def _old(reload: Reload, new: Crew, old: Crew, out: Wish) -> None:
             out.want([old.keep], Wanted.PARK)
 
 
-def _roll(view: View, reload: Reload, out: Wish) -> None:
+def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wish) -> None:
     """The next slots get their new worker: the first one alone, then ``batch`` at a time."""
     if _third_generation(view, reload):
         return
@@ -151,9 +152,9 @@ def _roll(view: View, reload: Reload, out: Wish) -> None:
     at_once = options.batch if reload.first_ready and not options.stop_first else 1
     waiting = [slot for slot in view.slots if slot not in started]
     if reload.first_ready:  # the new code boots: places that nobody fills come first
-        waiting.sort(key=lambda slot: any(worker.live for worker in view.of_slot(slot)))
+        waiting.sort(key=lambda slot: any(worker.live for worker in by_slot[slot]))
     for slot in waiting[: max(0, at_once - booting)]:
-        old = [worker for worker in view.of_slot(slot) if worker.alive]
+        old = [worker for worker in by_slot[slot] if worker.alive]
         if options.stop_first and old:
             out.want([worker for worker in old if worker.live], Wanted.GONE)
         else:

@@ -48,7 +48,7 @@ def test_the_table_of_signals_has_every_signal(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
 
     class Nobody:
-        stop = kill = reap_orphans = scale_by = reload_or_hang_up = staticmethod(lambda: None)
+        stop = kill = reload = scale_by = reap_if_ours = staticmethod(lambda: None)
 
     signals.Signals(Nobody())  # type: ignore[arg-type]
     table = (DOCS / "signals.md").read_text().partition("To a worker")[0]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
 from rrdispatch.cluster.lifecycle import TABLE, LifecycleError, State, Trigger, step
+from rrdispatch.cluster.plan import plan
 from rrdispatch.cluster.view import Rules
 from tests.cluster.fake import Bench, Script, index
 
@@ -224,3 +226,27 @@ def test_a_stop_during_the_start_ends_it() -> None:
     bench.world.run()
     assert bench.world.finishes("start")[0].failure is not None
     assert bench.view.finished
+
+
+def test_so_many_boot_at_once_and_no_more() -> None:
+    bench = Bench(50, Rules(boot_at_once=4))
+    most = 0
+    note = bench.world.note
+
+    def watch() -> None:
+        nonlocal most
+        note()
+        most = max(most, sum(w.state is State.STARTING for w in bench.view.workers.values()))
+
+    bench.world.note = watch  # type: ignore[method-assign]
+    bench.world.run(until=lambda: bool(bench.world.finishes("start")))
+    assert most == 4
+    assert len(bench.view.serving) == 50
+
+
+def test_a_plan_for_256_slots_is_quick() -> None:
+    bench = Bench(256).started()
+    began = time.process_time()
+    for _ in range(20):
+        plan(bench.view, bench.world.clock)
+    assert (time.process_time() - began) / 20 < 0.02

@@ -1,0 +1,202 @@
+"""Every worker's process and voice: started, listened to, reaped, forgotten.
+
+Owns the WorkerHandles and what the loop watches of them. Says what happened to ``tell`` (news for
+the plan) and to the events; decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rrdispatch._core.layout import BATCH_MAX
+from rrdispatch.cluster import news
+from rrdispatch.cluster.events import Events
+from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.launch import Launch
+from rrdispatch.cluster.logs import Logs
+from rrdispatch.cluster.roster import Account
+from rrdispatch.cluster.spawn import Post, spawn
+from rrdispatch.errors import Error
+
+NOTIFY_SIZE = 65536
+AT_ONCE = 64  # datagrams of one worker before the others have their turn
+MOST_CAPACITY = 1 << 31
+
+
+@dataclass(slots=True)
+class SlotTotals:
+    """What the workers of a slot did that are gone."""
+
+    received: int = 0
+    requests: int = 0
+
+
+@dataclass(slots=True)
+class Limits:
+    """RLIMIT_NOFILE as we found it, for the workers; our own is raised while we serve."""
+
+    original: tuple[int, int] = field(
+        default_factory=lambda: resource.getrlimit(resource.RLIMIT_NOFILE)
+    )
+
+    def raise_ours(self) -> None:
+        hard = self.original[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+    def restore(self) -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, self.original)
+
+
+@dataclass(slots=True)
+class Ears:
+    """Who hears of what happens to workers."""
+
+    tell: Callable[[news.News], None]
+    died: Callable[[int, asyncio.Future[str]], None]  # a worker, and its last lines
+    exited: Callable[[WorkerHandle, str], None]  # after the plan has heard of it
+    events: Events
+
+
+class Workers:
+    """All of them, by id."""
+
+    def __init__(self, logs: Logs, ears: Ears) -> None:
+        self._logs = logs
+        self._ears = ears
+        self._loop = asyncio.get_running_loop()
+        self.handles: dict[int, WorkerHandle] = {}
+        self.totals: dict[int, SlotTotals] = {}
+
+    def spawn(self, launch: Callable[[int], Launch], post: Post) -> WorkerHandle | None:
+        """Starts one. If that fails it has ended at once: told like any other end."""
+        try:
+            handle = spawn(launch(post.generation), post)
+        except (OSError, Error) as error:
+            self._ears.tell(news.Erred(post.worker, spawn_error(error)))
+            self._ears.tell(news.Exited(post.worker, "not started"))
+            return None
+        handle.started_at = self._loop.time()
+        self.handles[handle.id] = handle
+        assert handle.notify is not None
+        self._loop.add_reader(handle.pidfd, self._exited, handle)
+        self._loop.add_reader(handle.notify, self._notified, handle)
+        self._logs.add(handle)
+        self.announce("spawned", handle.id)
+        return handle
+
+    def announce(self, event: str, worker: int, message: str = "", **facts: Any) -> None:
+        """An event about one worker; nothing if it is not known any more."""
+        handle = self.handles.get(worker)
+        if handle is None:
+            return
+        who = f"worker {handle.slot} (pid {handle.pid}) "
+        facts |= {"worker": worker, "slot": handle.slot, "generation": handle.generation}
+        self._ears.events.tell(event, who + message if message else "", pid=handle.pid, **facts)
+
+    def forget(self, worker: int, account: Account) -> None:
+        """The dispatcher has let go of a dead one: its counts stay, all else is closed."""
+        handle = self.handles.get(worker)
+        if handle is None:
+            return
+        facts: dict[str, Any] = {"sent": account.sent, "rescued": account.rescued}
+        self.announce("removed", worker, received=account.received, exit=handle.how, **facts)
+        counts = handle.counts()
+        totals = self.totals.setdefault(handle.slot, SlotTotals())
+        totals.received += counts.received
+        totals.requests += counts.requests
+        del self.handles[worker]
+        self._logs.forget(handle)
+        self._close(handle)
+
+    def close(self) -> None:
+        """What is left at the very end."""
+        for handle in self.handles.values():
+            self._close(handle)
+        self.handles.clear()
+
+    def reap_if_ours(self, pid: int) -> bool:
+        """For a PID 1 that peeks at every child."""
+        for handle in list(self.handles.values()):
+            if handle.pid == pid and not handle.reaped:
+                self._exited(handle)
+                return True
+        return False
+
+    def _close(self, handle: WorkerHandle) -> None:
+        if handle.notify is not None:
+            self._loop.remove_reader(handle.notify)
+        if handle.pidfd >= 0:
+            self._loop.remove_reader(handle.pidfd)
+        handle.close()
+
+    def _exited(self, handle: WorkerHandle) -> None:
+        how = handle.reap()
+        if how is None:
+            return
+        self._loop.remove_reader(handle.pidfd)
+        self._notified(handle)  # its last words lie in the socket, and it may have been quick
+        self._ears.died(handle.id, self._logs.tail(handle.id))
+        self._ears.tell(news.Exited(handle.id, how))
+        self._ears.exited(handle, how)
+
+    def _notified(self, handle: WorkerHandle) -> None:
+        assert handle.notify is not None
+        for _ in range(AT_ONCE):
+            try:
+                data = handle.notify.recv(NOTIFY_SIZE)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._loop.remove_reader(handle.notify)
+                return
+            self._said(handle, data.decode(errors="replace"))
+
+    def _said(self, handle: WorkerHandle, text: str) -> None:
+        said = dict(line.partition("=")[::2] for line in text.split("\n") if "=" in line)
+        if "STATUS" in said:
+            handle.status = said["STATUS"][:1000]
+            self.announce("status", handle.id, status=handle.status)
+        if "ERROR" in said:
+            self._ears.tell(news.Erred(handle.id, parse_error(said["ERROR"])))
+        if said.get("READY") == "1":
+            handle.capacity = number(said.get("CAPACITY"), 0, MOST_CAPACITY)
+            handle.batch = number(said.get("BATCH"), 1, BATCH_MAX)
+            handle.kind = said.get("KIND", "")[:32]
+            self._ears.tell(news.Ready(handle.id))
+        if said.get("RECYCLE") == "1":
+            self._ears.tell(news.Recycle(handle.id))
+        if said.get("STOPPING") == "1":
+            self._ears.tell(news.Leaves(handle.id))
+
+
+def spawn_error(error: OSError | Error) -> dict[str, Any]:
+    """Why a worker could not be started, in the words of a worker's ERROR."""
+    if isinstance(error, Error):
+        return {"message": error.message, "hint": error.hint, "code": "config"}
+    step = f" ({error.filename.lower()})" if isinstance(error.filename, str) else ""
+    return {"message": f"it could not be started: {error.strerror}{step}"}
+
+
+def parse_error(text: str) -> dict[str, Any]:
+    """A worker's ERROR; whatever it is, it has a message."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        told = None
+    if not isinstance(told, dict):
+        return {"message": text[:1000]}
+    return {str(key): value for key, value in told.items()}
+
+
+def number(text: str | None, least: int, most: int) -> int:
+    """A count that a worker told."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        return least
+    return min(max(int(text[:20]), least), most)
