@@ -57,7 +57,13 @@ class TlsConnection:
         fd, self._tally = connection.hand_over()
         plain = socket.socket(family, socket.SOCK_STREAM, connection.proto, fileno=fd)
         plain.setblocking(False)
-        self._sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        try:
+            self._sock = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        except OSError:
+            # The client has reset it already; OpenSSL was never asked.
+            self._tally.close()
+            plain.close()
+            raise
         self._lock = threading.Lock()
         self.established = False
 

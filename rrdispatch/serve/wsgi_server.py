@@ -134,6 +134,9 @@ class Server(BaseWSGIServer):
         for connection in connections:
             self._begin(connection)
 
+    def handle_close(self) -> None:
+        """Nothing: waitress comes here on a hang-up, when messages may still be queued."""
+
     def swept(self) -> bool:
         """In a drain: is everything taken that waited when it began? Takes what it can."""
         if not self.listener.drained:
@@ -143,10 +146,12 @@ class Server(BaseWSGIServer):
     def _begin(self, connection: Connection) -> None:
         unix = self.family == socket.AF_UNIX
         peer = ("localhost", None) if unix else (connection.peer or ("", 0))[:2]
-        sock: Any = TlsConnection(connection, self.shared.tls) if self.shared.tls else connection
+        sock: Any = connection
         try:
-            if self.family != socket.AF_UNIX:
+            if not unix:
                 self.set_socket_options(connection)
+            if self.shared.tls is not None:
+                sock = TlsConnection(connection, self.shared.tls)
             channel = Channel(self, sock, peer, self.adj, map=self._map)
         except OSError:
             # The client is gone already.

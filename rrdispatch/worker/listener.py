@@ -16,7 +16,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from rrdispatch import _core
 
@@ -29,6 +29,7 @@ from .place import Bound
 NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 SHORTEST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
+_MOST_REFUSED = 100
 
 
 class ListenerClosed(OSError):
@@ -41,7 +42,17 @@ class ListenerClosed(OSError):
 class Listener(socket.socket):
     """Accepts from a channel. ``family`` and addresses are those of the real listening socket."""
 
-    __slots__ = ("_bound", "_budget", "_counts", "_fd", "_held", "_listening", "_rest", "_wake")
+    __slots__ = (
+        "_bound",
+        "_budget",
+        "_counts",
+        "_fd",
+        "_held",
+        "_listening",
+        "_refused",
+        "_rest",
+        "_wake",
+    )
 
     def __init__(self, bound: Bound, counts: Counts, listening: Callable[[], None]) -> None:
         super().__init__(
@@ -54,6 +65,7 @@ class Listener(socket.socket):
         self._held: deque[Connection] = deque()
         self._budget: int | None = None
         self._rest = False
+        self._refused = 0
         self._wake: int | None = None
 
     # ---- taking ---------------------------------------------------------------------------------
@@ -63,10 +75,8 @@ class Listener(socket.socket):
 
         BlockingIOError: none waits; ListenerClosed: drained; EMFILE: it is still queued.
         """
-        if super().fileno() < 0:
-            raise ListenerClosed
-        if self._budget is not None and self._budget <= 0:
-            raise ListenerClosed
+        if self.drained:
+            self._refuse()
         try:
             taken = _core.take(self._fd)
         except BlockingIOError:
@@ -78,8 +88,10 @@ class Listener(socket.socket):
             self._counts.lost()
             raise
         if taken is None:
-            self._ended()
-            raise BlockingIOError(errno.EAGAIN, "the channel has ended")
+            # Every sender is gone: the same as a drain that took the last one.
+            self._budget = 0
+            lifeline.end_group()
+            raise ListenerClosed
         if self._budget is not None:
             self._budget -= 1
         self._counts.received(len(taken.fds))
@@ -111,16 +123,19 @@ class Listener(socket.socket):
         """Nothing will be taken any more."""
         return super().fileno() < 0 or (self._budget is not None and self._budget <= 0)
 
-    def _ended(self) -> None:
-        lifeline.silence(self._fd)
-        if self._budget is not None:
-            self._budget = 0
-        lifeline.end_group()
+    def _refuse(self) -> NoReturn:
+        self._refused += 1
+        if self._refused == _MOST_REFUSED and super().fileno() >= 0:
+            # A loop that does not want to know: what it polls shall not be readable for ever.
+            lifeline.silence(self._fd)
+        raise ListenerClosed
 
     # ---- as a listening socket ------------------------------------------------------------------
 
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection and its peer's address, waiting as the socket's timeout says."""
+        if self._wake is None and self.gettimeout() != 0:
+            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._listening()
         if self._held:
             connection = self._held.popleft()
@@ -172,20 +187,19 @@ class Listener(socket.socket):
             except OSError as error:
                 if error.errno not in NO_ROOM:
                     raise
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise
                 # It is still queued, and the dispatcher may move it to another worker meanwhile.
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
     def _until_readable(self, deadline: float | None) -> None:
-        if super().fileno() < 0:
-            return
-        if self._wake is None:
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-            if self._budget is not None:
-                return
+        wake = self._wake
+        if wake is None or super().fileno() < 0:
+            return  # closed meanwhile
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
-        poll.register(self._wake, select.POLLIN)
+        poll.register(wake, select.POLLIN)
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) * 1000
         if not poll.poll(left):
             raise TimeoutError("timed out")

@@ -42,6 +42,7 @@ class Server(asyncio.AbstractServer):
         self._ssl: dict[str, Any] = {"ssl": ssl, **(ssl_timeouts or {})} if ssl else {}
         self._starting: set[asyncio.Task[None]] = set()
         self._open: dict[int, asyncio.BaseTransport | None] = {}
+        self._doomed: set[int] = set()
         self._serving = False
         self._closed = asyncio.Event()
         self._empty = asyncio.Event()
@@ -90,14 +91,17 @@ class Server(asyncio.AbstractServer):
         await self._empty.wait()
 
     def close_clients(self) -> None:
-        for transport in self._open.values():
-            if transport is not None:
-                transport.close()
+        for transport in self._begun():
+            transport.close()
 
     def abort_clients(self) -> None:
-        for transport in self._open.values():
-            if transport is not None:
-                cast(asyncio.WriteTransport, transport).abort()
+        for transport in self._begun():
+            cast(asyncio.WriteTransport, transport).abort()
+
+    def _begun(self) -> list[asyncio.BaseTransport]:
+        """What is open; what is only beginning is closed when it has begun."""
+        self._doomed.update(key for key, transport in self._open.items() if transport is None)
+        return [transport for transport in self._open.values() if transport is not None]
 
     async def __aenter__(self) -> Server:
         return self
@@ -139,6 +143,8 @@ class Server(asyncio.AbstractServer):
         else:
             if key in self._open:
                 self._open[key] = transport
+            if key in self._doomed:
+                transport.close()
 
     def _closed_somewhere(self, key: int) -> None:
         # Called where the socket is closed: in the loop, or in any thread by the collector.
@@ -147,6 +153,7 @@ class Server(asyncio.AbstractServer):
 
     def _ended(self, key: int) -> None:
         self._open.pop(key, None)
+        self._doomed.discard(key)
         if not self._open:
             self._empty.set()
 

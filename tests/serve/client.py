@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,10 +50,3 @@ class Client:
 
     def close(self) -> None:
         self.sock.close()
-
-
-def tls(sock: socket.socket) -> socket.socket:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context.wrap_socket(sock, server_hostname="test")

@@ -238,7 +238,7 @@ def test_another_stop_signal(start: Start) -> None:
 
 
 def test_asgi_2(start: Start) -> None:
-    primary = start("older:app").ready()
+    primary = start("older:App").ready()
     assert Client(primary.connect()).get("/").body == b"asgi 2"
 
 

@@ -68,7 +68,7 @@ class FakePrimary:
         self.lifeline, theirs_lifeline = socket.socketpair()
         self.heard: list[Said] = []
         self.clients: list[socket.socket] = []
-        given = [self.scoreboard_fd, theirs.fileno(), theirs_lifeline.fileno()]
+        given = self.given = [self.scoreboard_fd, theirs.fileno(), theirs_lifeline.fileno()]
         given += [front.receiving for front in self.fronts]
         program = self.program or [self.python, *self.arguments, str(BOOT)]
         self.process = subprocess.Popen(

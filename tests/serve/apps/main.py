@@ -7,7 +7,7 @@ NUMBER = 5
 nothing: Any = None
 
 
-class holder:
+class Holder:
     @staticmethod
     def serve(listener: Any) -> None:
         for connection, _ in listener:

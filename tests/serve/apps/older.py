@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class app:
+class App:
     def __init__(self, scope: Any) -> None:
         self.scope = scope
 
