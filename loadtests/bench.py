@@ -16,11 +16,15 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rrdispatch import Cluster
+
 from .bench_parts import (
+    ROOT,
     Dispatcher,
     Floor,
     Naive,
     Takers,
+    children,
     closing_all,
     compile_helpers,
     pss_kib,
@@ -100,13 +104,25 @@ def latency(options: argparse.Namespace, taker: Path) -> dict[str, dict[str, flo
     return found
 
 
+def memory() -> dict[str, int]:
+    """PSS in KiB of each process of a running service."""
+    settings = {"cwd": str(ROOT / "examples"), "access_log": False}
+    with Cluster("hello:app", bind="127.0.0.1:0", workers=2, **settings) as cluster:
+        stats = cluster.stats()
+        found = {"primary": stats["primary_pid"], "dispatcher": stats["dispatcher_pid"]}
+        found |= {f"worker {worker['slot']}": worker["pid"] for worker in stats["workers"]}
+        others = set(children(stats["primary_pid"])) - set(found.values())
+        found |= {f"other {pid}": pid for pid in others}
+        return {name: pss_kib(pid) for name, pid in found.items()}
+
+
 def percentile(values: list[int], which: int) -> float:
     """In microseconds."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, len(ordered) * which // 100)] / 1000
 
 
-def show(rows: list[Row], slow: dict[str, dict[str, float]]) -> None:
+def show(rows: list[Row], slow: dict[str, dict[str, float]], used: dict[str, int]) -> None:
     """The tables on stdout."""
     print(f"{'dispatching process':28}{'workers':>8}{'us/conn':>9}{'x floor':>9}{'spread':>8}")
     for row in rows:
@@ -123,6 +139,10 @@ def show(rows: list[Row], slow: dict[str, dict[str, float]]) -> None:
             f"  {kind:8} accept to taken {accept}, connect to taken {connect}; "
             f"dispatcher PSS {values['pss_kib'] / 1024:.1f} MiB"
         )
+    print()
+    print("PSS of a service with two workers that answer hello, MiB")
+    for name, kib in used.items():
+        print(f"  {name:24}{kib / 1024:8.1f}")
 
 
 def main() -> None:
@@ -141,12 +161,14 @@ def main() -> None:
         floor, taker = compile_helpers(Path(directory))
         rows = measure(options, floor, taker)
         slow = latency(options, taker)
-    show(rows, slow)
+    used = memory()
+    show(rows, slow, used)
     if options.json:
         said = {
             "machine": platform.platform(),
             "rows": [asdict(row) for row in rows],
             "latency_us": slow,
+            "pss_kib": used,
         }
         options.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 

@@ -51,6 +51,12 @@ def pss_kib(pid: int) -> int:
     return 0
 
 
+def children(parent: int) -> list[int]:
+    """Processes that this one started and that still run."""
+    listed = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii")
+    return [int(pid) for pid in listed.split()]
+
+
 class Backlog:
     """A listening socket with connections that nobody has accepted."""
 
