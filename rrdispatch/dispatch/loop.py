@@ -50,10 +50,13 @@ class Dispatcher:
         self.poller.add(self.talk.control, self._hear)
         self.talk.event(ControlKind.STARTED, 0, os.getpid())
         timeout = -1
-        while not self._ended():
-            self.poller.wait(timeout)
-            timeout = self._round(time.monotonic_ns())
-        self._finish()
+        try:
+            while not self._ended():
+                self.poller.wait(timeout)
+                timeout = self._round(time.monotonic_ns())
+        finally:
+            # Also after a mistake of ours: what is held goes back into a channel.
+            self._finish()
         return 0
 
     def _round(self, now: int) -> int:

@@ -79,6 +79,20 @@ def _forward(target: socket.socket, data: bytes, fds: list[int]) -> None:
         return
 
 
+def _room_for_fds(fd: int) -> bool:
+    """A message with the most descriptors could be received now."""
+    reserved: list[int] = []
+    try:
+        for _ in range(BATCH_MAX):
+            reserved.append(os.dup(fd))  # noqa: PERF401 (kept when a later one fails)
+    except OSError:
+        return False
+    finally:
+        for number in reserved:
+            os.close(number)
+    return True
+
+
 # ---- the dispatcher's side ----------------------------------------------------------------------
 
 
@@ -91,6 +105,7 @@ class Helper:
     link: socket.socket
     asked_ns: int = 0
     late: bool = False
+    polled: bool = False
 
 
 class Reclaims:
@@ -127,6 +142,7 @@ class Reclaims:
         if not wanting and not self._helpers:
             return 0
         for helper in list(self._helpers.values()):
+            self._poll(helper)
             if helper.asked_ns and not helper.late and now - helper.asked_ns >= ANSWER_NS:
                 helper.late = True
                 self._sender.totals.abandoned += 1
@@ -145,8 +161,9 @@ class Reclaims:
             for one in self._helpers.values()
             if one.asked_ns and not one.late
         ]
-        if any(one.queued and not self.asked(one) for one in wanting):
-            # It waits for room at the others.
+        unpolled = any(not one.polled for one in self._helpers.values())
+        if unpolled or any(one.queued and not self.asked(one) for one in wanting):
+            # It waits for room at the others, or in our table of descriptors.
             deadlines.append(now + MS)
         return min(deadlines, default=0)
 
@@ -173,20 +190,28 @@ class Reclaims:
         helper.asked_ns = now
 
     def _start(self, worker: Worker, lane: int) -> Helper | None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            # Out of descriptors now: it is tried again at the next look.
+            return None
         with its:
             try:
                 pid = os.fork()
             except OSError:
-                # No process to be had now: it is tried again at the next look.
+                # And so it is without a process to be had.
                 ours.close()
                 return None
             if pid == 0:
                 _helper(worker.lanes[lane].receiver, its.fileno())
-        helper = Helper(worker, lane, ours)
-        self._helpers[worker] = helper
-        self._poller.add(ours.fileno(), lambda: self._answered(helper))
+        helper = self._helpers[worker] = Helper(worker, lane, ours)
+        self._poll(helper)
         return helper
+
+    def _poll(self, helper: Helper) -> None:
+        if not helper.polled:
+            self._poller.add(helper.link.fileno(), lambda: self._answered(helper))
+            helper.polled = True
 
     def _end(self, helper: Helper) -> None:
         """It sees the end of its link and exits; SIGCHLD is ignored: nobody has to reap it."""
@@ -197,6 +222,11 @@ class Reclaims:
 
     def _answered(self, helper: Helper) -> None:
         if self._helpers.get(helper.worker) is not helper:
+            return
+        if not _room_for_fds(helper.link.fileno()):
+            # The kernel would drop what it brings. It keeps it until there is room.
+            self._poller.remove(helper.link.fileno())
+            helper.polled = False
             return
         try:
             data, rights, _, _ = helper.link.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS)

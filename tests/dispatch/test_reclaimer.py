@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from rrdispatch._core.layout import ControlKind
 
-from .rig import Rig, answer_of
+from .rig import MS, Rig, answer_of
 from .workers import Worker, wait_readable
 
 
@@ -81,6 +82,23 @@ def test_one_that_dies_is_replaced(dispatcher: Rig, waiting: tuple[Worker, Worke
     os.kill(helper, signal.SIGKILL)
     wait_readable(pidfd, "the end of the helper")
     os.close(pidfd)
+    finish(dispatcher, dead, other)
+
+
+def test_without_room_for_its_answer_that_waits(dispatcher: Rig, waiting: tuple[Worker, Worker]):
+    """With a full table of descriptors the kernel would drop what the helper brings."""
+    dead, other = waiting
+    pid = dispatcher.dispatcher.pid
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = set(dispatcher.fds())
+    lowest = next(number for number in range(len(used) + 1) if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    other.take().answer()
+    dispatcher.until(lambda: dead.pending() == 2, "the helper has taken one")
+    began = dispatcher.ping().now
+    dispatcher.until(lambda: dispatcher.ping().now - began > 50 * MS)
+    assert other.pending() == 0
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
     finish(dispatcher, dead, other)
 
 
