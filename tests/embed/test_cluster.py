@@ -58,10 +58,9 @@ def nothing_left() -> Iterator[None]:
 
 def test_it_serves_reloads_scales_and_ends(tmp_path: Path) -> None:
     app(tmp_path)
-    with Cluster("app:serve", **settings(tmp_path, stall_timeout=5.0)) as cluster:
+    with Cluster("app:serve", **settings(tmp_path)) as cluster:
         (address,) = cluster.addresses
-        pids = [ask(address)[1] for _ in range(6)]
-        assert pids == pids[:2] * 3
+        assert len({ask(address)[1] for _ in range(6)}) == 2
         app(tmp_path, version(2))
         assert cluster.reload().generation == 2
         assert ask(address)[0] == "2"
