@@ -9,6 +9,7 @@
 #define PAUSE_FIRST (10 * RR__MS)
 #define PAUSE_MOST RR__SECOND
 #define FULL_RETRY_MOST (10 * RR__MS)
+#define CLOSE_MOST (3600 * RR__SECOND)
 
 void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted)
 {
@@ -269,6 +270,10 @@ void rr__accept_all(struct rr__dispatcher *d)
 void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *listener,
                               uint64_t quiet, uint64_t limit)
 {
+    if (quiet > CLOSE_MOST)
+        quiet = CLOSE_MOST;
+    if (limit > CLOSE_MOST)
+        limit = CLOSE_MOST;
     int gated = rr_gate(listener->fd);
     listener->shut = gated == 0 && rr__expect_socket(listener->fd, AF_UNIX, SOCK_STREAM) == 0;
     listener->closing = 1;

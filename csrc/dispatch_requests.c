@@ -9,6 +9,9 @@
 
 enum { SWITCH_NO_TAKE_BACK = 1, SWITCH_NO_PROBE = 2, ROUND_MOST = 4096 };
 
+/* So that adding it to the time never overflows. */
+#define TIMEOUT_MOST (24 * 3600 * RR__SECOND)
+
 struct call {
     const struct rr_control *request;
     struct rr_control *answer;
@@ -26,7 +29,7 @@ static int on_settings(struct rr__dispatcher *d, const struct call *call)
         return -EINVAL;
     settings->policy = (int)value[0];
     settings->queue_limit = (uint32_t)value[1];
-    settings->stall_timeout = value[2];
+    settings->stall_timeout = value[2] < TIMEOUT_MOST ? value[2] : TIMEOUT_MOST;
     settings->band = (uint32_t)value[3];
     settings->heartbeat_timeout = value[4];
     settings->round = value[5] ? (uint32_t)value[5] : RR__DEFAULT_ROUND;

@@ -77,7 +77,7 @@ static void look_for_hung(struct rr__dispatcher *d, struct rr__worker *worker)
     if (!limit || !alive || worker->hung || (!worker->stalled && !worker->queued))
         return;
     uint64_t since = worker->stalled ? worker->stalled_ns : worker->oldest_ns;
-    if (d->now < since + limit)
+    if (d->now - since < limit)
         return;
     worker->hung = 1;
     rr__event(d, RR_EVENT_HUNG, worker->id, d->now - since);

@@ -1,6 +1,7 @@
 /* The loop against a world that fails on purpose, and its requests. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -241,6 +242,30 @@ static void the_end_of_the_primary(void)
     close(listener);
 }
 
+static uint64_t rounds(void)
+{
+    return rig_ask(&rig, (struct rr_control){.kind = RR_CONTROL_PING}, NULL, 0).value[8];
+}
+
+static void an_idle_dispatcher_sleeps(void)
+{
+    set_up(2);
+    rig_settings(&rig, 32, 5, 0, 0);
+    for (int i = 0; i < 6; i++) {
+        rig_connect(listener, &clients[i], 1);
+        CHECK(fake_take_any(fakes, 2) >= 0);
+    }
+    uint64_t before = rounds(), after = 0;
+    for (int tries = 0; tries < 50; tries++, before = after) {
+        poll(NULL, 0, 40); /* that nothing happens needs time to show */
+        after = rounds();
+        if (after == before + 1)
+            break;
+    }
+    CHECK_EQUAL(after, before + 1); /* the question itself */
+    tear_down(2, 6);
+}
+
 static void nonsense_is_answered_and_changes_nothing(void)
 {
     struct rr_control message = {.version = RR_CONTROL_VERSION, .kind = 99, .sequence = 1000};
@@ -293,5 +318,6 @@ RUN(closing_a_listener_gives_out_its_backlog);
 RUN(batches);
 RUN(parked_takes_nothing_new);
 RUN(the_end_of_the_primary);
+RUN(an_idle_dispatcher_sleeps);
 RUN(nonsense_is_answered_and_changes_nothing);
 TESTS_END
