@@ -82,8 +82,18 @@ class Fail:
 
 
 Action = (
-    Spawn | MakeReady | Park | Unpark | Drain | AskToStop | Kill | Remove
-    | BeginReload | CloseListeners | Fail | Finish
+    Spawn
+    | MakeReady
+    | Park
+    | Unpark
+    | Drain
+    | AskToStop
+    | Kill
+    | Remove
+    | BeginReload
+    | CloseListeners
+    | Fail
+    | Finish
 )
 OfWorker = MakeReady | Park | Unpark | Drain | AskToStop | Kill | Remove
 
@@ -101,7 +111,7 @@ def enact(action: Action, view: View, now: float) -> None:
         view.operation.closing = True
     elif isinstance(action, Fail):
         _finish(action.finish, view)
-        view.operation = Stop(now, failure=action.finish.failure)
+        view.begin_stop(Stop(now, failure=action.finish.failure))
     else:
         _finish(action, view)
 

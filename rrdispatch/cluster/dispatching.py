@@ -123,8 +123,11 @@ class Dispatching:
         )
         self.ask(ControlKind.SETTINGS, values=values)
         for index in sorted(self._open):
-            fd = self._listeners[index].fileno()
-            self.ask(ControlKind.LISTENER_ADD, listener=index, fds=[fd])
+            sock = self._listeners[index]
+            shared = int(getattr(sock, "inherited", False))
+            self.ask(
+                ControlKind.LISTENER_ADD, listener=index, values=(shared,), fds=[sock.fileno()]
+            )
             if self._closed is not None:
                 self._close(index)
         self.roster.tell_all()

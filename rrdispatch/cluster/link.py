@@ -124,9 +124,7 @@ class Link:
     def _tick(self) -> None:
         """Counts our own ticks, not seconds: a primary that was not running must not accuse."""
         self._timer = self._loop.call_later(PING_EVERY, self._tick)
-        if self._unanswered >= SILENT and (
-            self._unanswered >= STARVED or not _runnable(self.pid)
-        ):
+        if self._unanswered >= SILENT and (self._unanswered >= STARVED or not _runnable(self.pid)):
             self._lost(f"silent for {self._unanswered * PING_EVERY:g} s")
             return
         self._unanswered += 1

@@ -12,7 +12,6 @@ from rrdispatch.cluster.view import (
     Finish,
     Reload,
     ReloadOptions,
-    Start,
     Stop,
     View,
     Worker,
@@ -104,8 +103,19 @@ class KillAsked:
 
 
 News = (
-    Ready | Recycle | Leaves | Erred | Hung | Drained | Exited | Removed | ListenersClosed
-    | ReloadAsked | ScaleAsked | StopAsked | KillAsked
+    Ready
+    | Recycle
+    | Leaves
+    | Erred
+    | Hung
+    | Drained
+    | Exited
+    | Removed
+    | ListenersClosed
+    | ReloadAsked
+    | ScaleAsked
+    | StopAsked
+    | KillAsked
 )
 
 
@@ -210,15 +220,14 @@ def _(news: ScaleAsked, view: View) -> None:
 @_apply.register
 def _(news: StopAsked, view: View) -> None:
     if not isinstance(view.operation, Stop):
-        _end_others(view)
-        view.operation = Stop(view.now, failure=news.failure)
+        view.begin_stop(Stop(view.now, failure=news.failure))
 
 
 @_apply.register
 def _(_news: KillAsked, view: View) -> None:
     if not isinstance(view.operation, Stop):
-        _end_others(view)
-        view.operation = Stop(view.now)
+        view.begin_stop(Stop(view.now))
+    assert isinstance(view.operation, Stop)
     view.operation.kill = True
 
 
@@ -244,13 +253,3 @@ def _unwanted_end(view: View, worker: Worker, reason: str) -> None:
 
 def _cut_short(view: View, reload: Reload, reason: str) -> None:
     view.ended.append(Finish("reload", reload.token, Failure(reason)))
-
-
-def _end_others(view: View) -> None:
-    if isinstance(view.operation, Reload):
-        _cut_short(view, view.operation, "the service is stopping")
-    if isinstance(view.operation, Start):
-        view.ended.append(Finish("start", failure=Failure("the service was stopped")))
-    if view.queued is not None:
-        _cut_short(view, view.queued, "the service is stopping")
-        view.queued = None

@@ -72,9 +72,7 @@ class Roster:
         self._known[handle.id] = known = Known(handle)
         self._add(known)
 
-    def become(
-        self, worker: int, state: State, answered: Callable[[], None] | None = None
-    ) -> None:
+    def become(self, worker: int, state: State, answered: Callable[[], None] | None = None) -> None:
         """READY, PARKED or DRAINING from now on; a drain is answered when its queue is empty."""
         known = self._known[worker]
         known.state, known.answered = state, answered

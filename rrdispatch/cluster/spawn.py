@@ -95,9 +95,7 @@ def environment(launch: Launch, post: Post) -> dict[str, str]:
     app = settings.app()
     if app.get("max_requests") and settings.max_requests_jitter:
         app["max_requests"] += random.randint(0, settings.max_requests_jitter)  # noqa: S311
-    listeners = [
-        {"fd": FIRST_CHANNEL + index, **told} for index, told in enumerate(post.listeners)
-    ]
+    listeners = [{"fd": FIRST_CHANNEL + index, **told} for index, told in enumerate(post.listeners)]
     place = {
         "PROTOCOL": "1",
         "NAME": settings.name or "app",

@@ -182,6 +182,17 @@ class View:
         """Its workers, the oldest first."""
         return [worker for worker in self.workers.values() if worker.slot == slot]
 
+    def begin_stop(self, stop: Stop) -> None:
+        """What else was under way, or asked for, has its result to come."""
+        why = Failure("the service is stopping")
+        if isinstance(self.operation, Reload):
+            self.ended.append(Finish("reload", self.operation.token, why))
+        if isinstance(self.operation, Start):
+            self.ended.append(Finish("start", failure=why))
+        if self.queued is not None:
+            self.ended.append(Finish("reload", self.queued.token, why))
+        self.queued, self.operation = None, stop
+
     def by_slot(self) -> dict[int, list[Worker]]:
         """Every slot's workers, the oldest first; one pass for plans that look at all slots."""
         found: dict[int, list[Worker]] = {index: [] for index in self.slots}

@@ -151,6 +151,7 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
     options = reload.options
     at_once = options.batch if reload.first_ready and not options.stop_first else 1
     waiting = [slot for slot in view.slots if slot not in started]
+    waiting = [slot for slot in waiting if len({w.generation for w in by_slot[slot] if w.alive}) < 2]
     if reload.first_ready:  # the new code boots: places that nobody fills come first
         waiting.sort(key=lambda slot: any(worker.live for worker in by_slot[slot]))
     for slot in waiting[: max(0, at_once - booting)]:
@@ -162,6 +163,9 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
 
 
 def _third_generation(view: View, reload: Reload) -> bool:
-    """Leavers of another generation than these two are still there: never have three."""
+    """Leavers of another generation than these two are still there: never have three.
+
+    One that serves is no leaver: after a rollback without parking it may be all that a slot has.
+    """
     known = (view.generation, reload.generation)
     return any(w.generation not in known and not w.live for w in view.alive)

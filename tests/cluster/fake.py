@@ -155,9 +155,7 @@ class Bench:
     def worker(self, slot: int, generation: int | None = None) -> int:
         """The id of the newest live worker of a slot."""
         return max(
-            w.id
-            for w in self.view.of_slot(slot)
-            if w.alive and generation in (None, w.generation)
+            w.id for w in self.view.of_slot(slot) if w.alive and generation in (None, w.generation)
         )
 
 
