@@ -20,7 +20,7 @@ static void measure_channel(struct rr__dispatcher *d, struct rr__worker *worker,
     worker->waiting += (uint32_t)waiting;
     if (waiting > RR__RING)
         waiting = RR__RING;
-    for (uint32_t at = channel->sent - (uint32_t)waiting; at != channel->sent; at++) {
+    for (uint64_t at = channel->sent - (uint64_t)waiting; at != channel->sent; at++) {
         int count = channel->counts[at % RR__RING];
         uint64_t sent_ns = channel->sent_ns[at % RR__RING];
         worker->queued += (uint32_t)count;
