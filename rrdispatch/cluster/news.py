@@ -202,7 +202,7 @@ def _(_news: ListenersClosed, view: View) -> None:
 @_apply.register
 def _(news: ReloadAsked, view: View) -> None:
     asked = Reload(news.token, news.options)
-    if isinstance(view.operation, Stop):
+    if view.finished or isinstance(view.operation, Stop):
         _cut_short(view, asked, "the service is stopping")
         return
     if view.queued is not None:

@@ -43,10 +43,9 @@ class Plan:
 
 def plan(view: View, now: float) -> Plan:
     """The next step."""
-    result = Plan()
+    result = Plan([*view.ended])
     if view.finished:
         return result
-    result.actions += view.ended
     wish = wish_for(view)
     for worker in view.workers.values():
         result.actions += _gains(view, worker, wish, now, result)

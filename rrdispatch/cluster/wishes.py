@@ -90,7 +90,8 @@ def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
     out.want(wrong.all, Wanted.GONE)
     if right.keep is None and wrong.keep is not None and wrong.keep.state is State.READY:
         out.want([wrong.keep], Wanted.SERVE)
-    if right.vacant and not slot.errored and _may_start(view, slot):
+    full = wrong.keep is not None and len(_generations(workers) - {view.generation}) > 1
+    if right.vacant and not full and not slot.errored and _may_start(view, slot):
         out.spawns.append((slot.index, view.generation, due(view, slot)))
 
 
@@ -150,8 +151,9 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
     booting = len(started - reload.first_ready.keys())
     options = reload.options
     at_once = options.batch if reload.first_ready and not options.stop_first else 1
-    waiting = [slot for slot in view.slots if slot not in started]
-    waiting = [slot for slot in waiting if len({w.generation for w in by_slot[slot] if w.alive}) < 2]
+    waiting = [
+        slot for slot in view.slots if slot not in started and len(_generations(by_slot[slot])) < 2
+    ]
     if reload.first_ready:  # the new code boots: places that nobody fills come first
         waiting.sort(key=lambda slot: any(worker.live for worker in by_slot[slot]))
     for slot in waiting[: max(0, at_once - booting)]:
@@ -160,6 +162,10 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
             out.want([worker for worker in old if worker.live], Wanted.GONE)
         else:
             out.spawns.append((slot, reload.generation, float("-inf")))
+
+
+def _generations(workers: Sequence[Worker]) -> set[int]:
+    return {worker.generation for worker in workers if worker.alive}
 
 
 def _third_generation(view: View, reload: Reload) -> bool:
