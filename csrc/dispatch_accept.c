@@ -274,7 +274,7 @@ void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *lis
         quiet = CLOSE_MOST;
     if (limit > CLOSE_MOST)
         limit = CLOSE_MOST;
-    int gated = rr_gate(listener->fd);
+    int gated = listener->shared ? -EPERM : rr_gate(listener->fd);
     listener->shut = gated == 0 && rr__expect_socket(listener->fd, AF_UNIX, SOCK_STREAM) == 0;
     listener->closing = 1;
     listener->accepted = 0;

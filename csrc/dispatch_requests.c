@@ -55,7 +55,9 @@ static int on_listener_add(struct rr__dispatcher *d, const struct call *call)
         result = rr__nonblocking(call->fds[0]);
     if (result < 0)
         return result;
-    *listener = (struct rr__listener){.fd = call->fds[0], .state = RR__DISARMED};
+    *listener = (struct rr__listener){.fd = call->fds[0],
+                                      .state = RR__DISARMED,
+                                      .shared = call->request->value[0] & 1};
     call->fds[0] = -1;
     if ((int)index >= d->listener_count)
         d->listener_count = (int)index + 1;

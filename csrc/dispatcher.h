@@ -85,6 +85,7 @@ struct rr__listener {
     int fd;
     uint8_t state, readable, closing;
     uint8_t told;                /* the close was asked for: it is answered */
+    uint8_t shared;              /* another process may go on with it: never gated */
     uint8_t shut;                /* gated for good: once empty it stays empty */
     uint64_t retry_ns, pause_ns; /* after EMFILE and its like */
     uint64_t error_told_ns;      /* when an accept error was told last */

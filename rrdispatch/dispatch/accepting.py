@@ -78,8 +78,9 @@ class Listening:
     failed: bool = False
     pause_ns: int = 0
     retry_ns: int = 0  # 0 = it is not in a pause
+    shared: bool = False  # another process may go on with it: never gated
     closing: Control | None = None
-    gated: bool = False
+    ending: bool = False
     quiet: int = 0
     quiet_ns: int = 0
     limit_ns: int = 0
@@ -105,7 +106,7 @@ class Acceptor:
 
     # ---- armed or not -----------------------------------------------------------------------
 
-    def add(self, index: int, fd: int) -> None:
+    def add(self, index: int, fd: int, shared: bool) -> None:
         """Take over a listening socket; OSError if it is none, and then the fd is the caller's."""
         if index != len(self.listeners):
             raise OSError(errno.EEXIST if index < len(self.listeners) else errno.ERANGE, "index")
@@ -116,7 +117,7 @@ class Acceptor:
             if sock.family not in ENCODERS:
                 raise OSError(errno.EAFNOSUPPORT, "neither TCP nor unix")
             os.set_blocking(fd, False)
-            listener = Listening(index, sock, ENCODERS[sock.family])
+            listener = Listening(index, sock, ENCODERS[sock.family], shared=shared)
             if not self.full:
                 self._arm(listener)
         except OSError:
@@ -228,7 +229,7 @@ class Acceptor:
 
     def _dry(self, listener: Listening) -> None:
         listener.readable = False
-        if listener.gated and listener.sock.family == socket.AF_UNIX:
+        if listener.ending and not listener.shared and listener.sock.family == socket.AF_UNIX:
             # A gated unix listener gets nothing more, and the poller would call it readable.
             self.drop(listener)
 
@@ -245,9 +246,9 @@ class Acceptor:
         if code in NEXT:
             return True
         if code in FATAL:
-            if listener.closing is None and not listener.gated:
+            if listener.closing is None and not listener.ending:
                 self._talk.event(ControlKind.LISTENER_FAILED, listener=listener.index, result=-code)
-            listener.failed = not listener.gated
+            listener.failed = not listener.ending
             self.drop(listener)
             return False
         listener.pause_ns = min(2 * listener.pause_ns or PAUSE_FIRST, SECOND)
@@ -262,12 +263,13 @@ class Acceptor:
 
     def start_close(self, listener: Listening, quiet: int, limit: int, now: int) -> None:
         """Turn new connections away, accept what is queued, and close when nothing more comes."""
-        listener.gated = True
-        try:
-            _core.gate(listener.sock.fileno())
-        except OSError:
-            # Connections may come until it is quiet; they are served as well.
-            self._sender.totals.accept_errors += 1
+        listener.ending = True
+        if not listener.shared:
+            try:
+                _core.gate(listener.sock.fileno())
+            except OSError:
+                # Connections may come until it is quiet; they are served as well.
+                self._sender.totals.accept_errors += 1
         listener.accepted = 0
         listener.quiet = quiet
         listener.quiet_ns = now + quiet
@@ -277,7 +279,7 @@ class Acceptor:
         """Close it, and answer who asked for that."""
         self._disarm(listener)
         listener.sock.close()
-        listener.open = listener.gated = False
+        listener.open = listener.ending = False
         if listener.closing is not None:
             self._talk.answer(listener.closing, 0, (listener.accepted,))
             listener.closing = None
@@ -294,7 +296,7 @@ class Acceptor:
                     self._arm(listener)
             if listener.retry_ns:
                 due.append(listener.retry_ns)
-            if listener.gated:
+            if listener.ending:
                 quiet = listener.armed and not listener.readable and now >= listener.quiet_ns
                 if quiet or now >= listener.limit_ns:
                     self.drop(listener)

@@ -29,7 +29,8 @@ class Poller:
         A number may be used anew while its old events are still in the list, so every function
         called must bear that nothing is there.
         """
-        seconds = -1.0 if timeout_ns < 0 else timeout_ns / 1e9
+        # A minute at most: epoll counts milliseconds in 32 bits.
+        seconds = -1.0 if timeout_ns < 0 else min(timeout_ns / 1e9, 60.0)
         for fd, _ in self._epoll.poll(seconds):
             call = self._calls.get(fd)
             if call is not None:

@@ -122,7 +122,7 @@ class Requests:
             raise _fail(errno.EPROTO)
         if request.listener >= MAX_LISTENERS:
             raise _fail(errno.ERANGE)
-        self._acceptor.add(request.listener, fds[0])
+        self._acceptor.add(request.listener, fds[0], bool(request.values[0] & 1))
         fds.clear()
         return ()
 

@@ -25,9 +25,13 @@ FAMILIES = {
 
 
 class ListeningSocket(socket.socket):
-    """A listening socket; ``identity`` is (device, inode) of the unix socket file that we made."""
+    """A listening socket; ``identity`` is (device, inode) of the unix socket file that we made.
+
+    ``inherited``: somebody else opened it and may go on with it when we are gone, as systemd does.
+    """
 
     identity: tuple[int, int] | None = None
+    inherited = False
 
     def unlink(self) -> None:
         """Remove our unix socket's file, unless somebody put another one in its place."""
@@ -68,6 +72,7 @@ def adopt(fd: int, backlog: int = BACKLOG) -> ListeningSocket:
             sock.listen(backlog)
         if sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.inherited = True
         sock.set_inheritable(False)
         sock.setblocking(False)
     except (OSError, BindError) as error:

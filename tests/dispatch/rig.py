@@ -157,18 +157,20 @@ class Rig:
         self._settings = (policy, queue_limit, stall, band, heartbeat, 0, switches)
         self.ask(ControlKind.SETTINGS, values=self._settings)
 
-    def listen(self, family: str = "inet", backlog: int = 4096) -> ListeningSocket:
+    def listen(self, family: str = "inet", *, shared: bool = False) -> ListeningSocket:
         """One listener more."""
         address = {"inet": "127.0.0.1:0", "inet6": "[::1]:0"}.get(family)
-        sock = bind(parse(address) if address else UnixAddress(family), backlog)
+        sock = bind(parse(address) if address else UnixAddress(family))
+        sock.inherited = shared
         self.hand_over_listener(sock)
         self.listeners.append(sock)
         return sock
 
-    def hand_over_listener(self, sock: socket.socket) -> None:
+    def hand_over_listener(self, sock: ListeningSocket) -> None:
         """LISTENER_ADD."""
         index = self.listeners.index(sock) if sock in self.listeners else len(self.listeners)
-        self.ask(ControlKind.LISTENER_ADD, listener=index, fds=[sock.fileno()])
+        values = (int(sock.inherited),)
+        self.ask(ControlKind.LISTENER_ADD, listener=index, values=values, fds=[sock.fileno()])
 
     def new_worker(self, slot: int | None = None, generation: int = 1) -> Worker:
         """A worker that the dispatcher does not know yet; the test takes by itself."""
@@ -217,8 +219,8 @@ class Rig:
         sock = self.listeners[listener]
         client = socket.socket(sock.family, socket.SOCK_STREAM)
         client.settimeout(LIMIT)
-        client.connect(sock.getsockname())
         self.clients.append(client)
+        client.connect(sock.getsockname())
         return client
 
     def connect_fresh(self) -> socket.socket:

@@ -109,6 +109,19 @@ def test_settings_out_of_range_change_nothing(dispatcher: Rig, values: tuple[int
     assert dispatcher.ping().accepted == 2
 
 
+def test_the_longest_timeouts(dispatcher: Rig):
+    most = (1 << 64) - 1
+    dispatcher.settings(stall=most, heartbeat=most)
+    dispatcher.listen()
+    (worker,) = dispatcher.add(1)
+    dispatcher.connect()
+    dispatcher.accepted(1)
+    closing = dispatcher.request(K.LISTENER_CLOSE, listener=0, values=(most, most))
+    assert not dispatcher.answered(closing)
+    worker.take().close()
+    assert not dispatcher.answered(closing)
+
+
 def test_listeners_that_are_none(dispatcher: Rig, fds: list[int]):
     sock = dispatcher.listen()
     before = dispatcher.fds()

@@ -84,6 +84,22 @@ def test_under_load_every_client_is_answered_or_refused(dispatcher: Rig, family:
     assert outcomes["0"] + outcomes["1"] == dispatcher.ping().accepted >= accepted
 
 
+def test_a_shared_listener_is_left_as_it_was(dispatcher: Rig, family: str):
+    """Whoever opened it (systemd) goes on with it: what comes later waits for them."""
+    sock = dispatcher.listen(family, shared=True)
+    clients = dispatcher.connect_many(10)
+    dispatcher.event(ControlKind.FULL)
+    closing = close_listener(dispatcher)
+    dispatcher.add(1, process=True)
+    assert answer_of(clients) == ["0"] * 10
+    assert dispatcher.answer(closing).values[0] == 10
+    late = dispatcher.connect()
+    connection, _ = sock.accept()
+    with connection:
+        connection.sendall(b"systemd")
+    assert answer_of([late]) == ["systemd"]
+
+
 def test_the_limit_ends_a_close_that_never_gets_quiet(dispatcher: Rig):
     dispatcher.listen()
     dispatcher.connect_many(3)

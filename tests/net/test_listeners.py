@@ -29,6 +29,7 @@ def test_a_tcp_listener_has_the_options_it_needs(text, family):
         assert told["address"] == list(sock.getsockname()[:2])
         assert told["address"][1] > 0
         assert bound_address(sock) == InetAddress(*told["address"])
+        assert not sock.inherited
         assert not sock.get_inheritable()
         assert not sock.getblocking()
         assert option(sock, socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
@@ -141,6 +142,7 @@ def test_an_inherited_listener_is_adopted(listening):
         outer.listen(5)
     outer.set_inheritable(True)
     with bind(InheritedAddress(outer.detach())) as sock:
+        assert sock.inherited
         assert option(sock, socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         assert option(sock, socket.IPPROTO_TCP, socket.TCP_NODELAY)
         assert not sock.get_inheritable()
