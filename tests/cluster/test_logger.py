@@ -1,0 +1,200 @@
+"""The logger: prefixes, last lines, readers that sleep or are gone."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from rrdispatch.cluster import logger
+from rrdispatch.cluster.logger import Logger
+from tests.harness.servers import wait_until
+
+
+class Rig:
+    """A logger in a thread, its two outputs as pipes, and workers as pipes."""
+
+    def __init__(self) -> None:
+        self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(10)
+        self.out, self._out = os.pipe()
+        self.err, self._err = os.pipe()
+        self.logger = Logger(far, self._out, self._err)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+        self.ends: list[int] = []
+
+    def _run(self) -> None:
+        self.logger.run()
+        os.close(self._out)
+        os.close(self._err)
+
+    def worker(self, number: int, prefix: str) -> tuple[int, int]:
+        """The writing ends of its stdout and stderr."""
+        (out, out_end), (err, err_end) = os.pipe(), os.pipe()
+        told = json.dumps({"add": number, "prefix": prefix}).encode()
+        socket.send_fds(self.control, [told], [out, err])
+        os.close(out)
+        os.close(err)
+        return out_end, err_end
+
+    def tell(self, **told: Any) -> None:
+        self.control.send(json.dumps(told).encode())
+
+    def hear(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.control.recv(1 << 16))
+        return told
+
+    def end(self) -> None:
+        """Nobody will say anything more."""
+        self.control.close()
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+
+    def read(self, fd: int) -> bytes:
+        """Everything; after ``end``."""
+        with open(fd, "rb") as stream:
+            return stream.read()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    made = Rig()
+    yield made
+    if made.thread.is_alive():
+        made.end()
+    for fd in (made.out, made.err):
+        with contextlib.suppress(OSError):  # the test has read it
+            os.close(fd)
+
+
+def test_every_line_has_a_prefix_and_its_own_stream(rig: Rig) -> None:
+    out, err = rig.worker(1, "shop.0")
+    os.write(out, b"one\ntw")
+    os.write(err, b"bad\n")
+    os.write(out, b"o\n\nno newline")
+    os.close(out)
+    os.close(err)
+    assert rig.hear() == {"ended": 1}
+    rig.end()
+    assert rig.read(rig.out) == b"".join(
+        b"shop.0 | " + line + b"\n" for line in (b"one", b"two", b"", b"no newline")
+    )
+    assert rig.read(rig.err) == b"shop.0 | bad\n"
+
+
+def test_the_tail_comes_after_the_end_of_the_output(rig: Rig) -> None:
+    out, err = rig.worker(1, "shop.0")
+    rig.tell(tail=1, wait=10.0)
+    os.write(out, b"".join(b"%d\n" % n for n in range(100)))
+    os.write(err, b"last words \xff\n")
+    os.close(out)
+    os.close(err)
+    assert rig.hear() == {"ended": 1}
+    tail = rig.hear()
+    assert tail["tail"] == 1
+    assert len(tail["lines"]) == logger.KEPT
+    assert "99" in tail["lines"]
+    assert "last words \ufffd" in tail["lines"]
+
+
+def test_the_tail_does_not_wait_for_ever(rig: Rig) -> None:
+    out, err = rig.worker(1, "shop.0")
+    os.write(out, b"still here\n")
+    rig.tell(tail=1, wait=0.2)
+    assert rig.hear() == {"tail": 1, "lines": ["still here"]}
+    os.close(out)
+    os.close(err)
+
+
+def test_the_tail_of_a_worker_nobody_knows_is_empty(rig: Rig) -> None:
+    rig.tell(tail=7, wait=0.0)
+    assert rig.hear() == {"tail": 7, "lines": []}
+
+
+def test_a_worker_is_forgotten_after_its_tail_was_told(rig: Rig) -> None:
+    out, err = rig.worker(1, "shop.0")
+    os.write(out, b"word\n")
+    rig.tell(tail=1, wait=10.0)
+    rig.tell(forget=1)
+    os.close(out)
+    os.close(err)
+    assert [rig.hear(), rig.hear()] == [{"ended": 1}, {"tail": 1, "lines": ["word"]}]
+    wait_until(lambda: not rig.logger.workers, 5.0, "forgotten")
+
+
+def test_a_line_without_end_is_cut(rig: Rig) -> None:
+    out, err = rig.worker(1, "p")
+    reader = threading.Thread(target=lambda: found.append(rig.read(rig.out)))
+    found: list[bytes] = []
+    reader.start()
+    for _ in range(10):
+        os.write(out, b"x" * 20000)
+    os.close(out)
+    os.close(err)
+    rig.hear()
+    rig.end()
+    reader.join(10)
+    lines = found[0].splitlines()
+    assert len(lines) >= 2
+    assert sum(line.count(b"x") for line in lines) == 200000
+    assert all(line.startswith(b"p | ") for line in lines)
+
+
+def test_a_reader_that_is_gone_stops_nobody(rig: Rig) -> None:
+    os.close(rig.out)
+    out, err = rig.worker(1, "p")
+    for number in range(1000):
+        os.write(out, b"%d\n" % number * 100)
+    os.close(out)
+    os.write(err, b"still alive\n")
+    os.close(err)
+    rig.hear()
+    rig.end()
+    assert rig.read(rig.err) == b"p | still alive\n"
+
+
+def test_a_reader_that_sleeps_stops_the_workers_only_for_a_moment(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logger, "HIGH", 1 << 16)
+    monkeypatch.setattr(logger, "PATIENCE", 0.1)
+    out, err = rig.worker(1, "p")
+    line = b"x" * 1023 + b"\n"
+    for _ in range(2000):  # 2 MB: far more than pipes and buffer hold
+        os.write(out, line)
+    os.close(out)
+    os.close(err)
+    assert rig.hear() == {"ended": 1}
+    assert rig.logger.sinks[0].dropped > 0
+    reader = threading.Thread(target=lambda: found.append(rig.read(rig.out)))
+    found: list[bytes] = []
+    reader.start()
+    rig.end()
+    reader.join(10)
+    assert found[0].count(b"\n") + rig.logger.sinks[0].dropped >= 2000
+
+
+def test_a_reader_that_wakes_up_is_told_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logger, "HIGH", 100)
+    monkeypatch.setattr(logger, "PATIENCE", 0.0)
+    reader, writer = os.pipe()
+    sink = logger.Sink(writer)
+    for number in range(20):
+        sink.put(b"line %02d, of some length\n" % number)
+    assert sink.dropped > 0
+    missed = sink.dropped
+    sink.write()
+    sink.put(b"awake\n")
+    sink.write()
+    text = os.read(reader, 10000)
+    assert b"rrdispatch: %d lines dropped" % missed in text
+    assert text.endswith(b"awake\n")
+    os.close(reader)
+    os.close(writer)
