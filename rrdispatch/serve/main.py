@@ -79,10 +79,11 @@ def _set_up_logging(level: str) -> None:
     """
     number = 5 if level == "trace" else getattr(logging, level.upper(), logging.INFO)
     number = logging.WARNING if number == logging.INFO else number
-    for name in ("uvicorn", "uvicorn.error", "waitress", "rrdispatch"):
+    for name in ("uvicorn", "uvicorn.error", "waitress", "waitress.queue", "rrdispatch"):
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
-            logger.setLevel(number)
+            # waitress warns of each request that waits for a thread: the scoreboard shows it.
+            logger.setLevel(max(number, logging.ERROR) if name == "waitress.queue" else number)
         if not logger.hasHandlers():
             handler = logging.StreamHandler()
             handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))

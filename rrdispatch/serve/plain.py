@@ -87,15 +87,24 @@ class _Sync:
 
     def _watch(self) -> None:
         """Leave when the last connection has ended, or at the deadline, if the app does not."""
-        counts = self._runtime.counts
         ended = threading.Event()
-        counts.on_closed = ended.set
+        self._runtime.counts.on_closed = ended.set
         deadline = time.monotonic() + self._options.drain_deadline
-        while counts.open > 0 and time.monotonic() < deadline:
-            ended.wait(max(0.0, deadline - time.monotonic()))
+        while time.monotonic() < deadline:
+            if self._quiet():
+                if self._returned.wait(LAST_WORD):
+                    return
+                if self._quiet():
+                    break
+            ended.wait(min(0.1, max(0.0, deadline - time.monotonic())))
             ended.clear()
-        if not self._returned.wait(LAST_WORD):
-            exit_now(0 if self._failure is None else 1)
+        exit_now(0 if self._failure is None else 1)
+
+    def _quiet(self) -> bool:
+        """Nothing is open, and nothing waits that may still be taken."""
+        if self._runtime.counts.open > 0:
+            return False
+        return all(one.drained or not one.waiting for one in self._runtime.listeners)
 
 
 class _Async:

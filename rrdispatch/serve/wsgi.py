@@ -97,18 +97,23 @@ class Runner:
         begun = time.monotonic()
         self._shared.closing = True
         self._runtime.drain()
-        counts = self._runtime.counts
         grace = begun + self._options.idle_grace
         deadline = begun + self._options.drain_deadline
-        while counts.open > 0 or not all(server.swept() for server in self._servers):
+        while self._is_left():
             now = time.monotonic()
             if now >= deadline:
                 self.forced = True
-                logger.error("%d connections did not end in time", counts.open)
+                left = self._runtime.counts.open
+                logger.error("%d connections did not end in time", left)
                 return
             if now >= grace:
                 self._close_idle()
             self._turn(max(0.01, min(1.0, (grace if now < grace else deadline) - now)))
+
+    def _is_left(self) -> bool:
+        # First the sweep: it may take the connection that is open then.
+        swept = [server.swept() for server in self._servers]
+        return not all(swept) or self._runtime.counts.open > 0
 
     def _close_idle(self) -> None:
         for channel in list(self._map.values()):

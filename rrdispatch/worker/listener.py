@@ -115,8 +115,9 @@ class Listener(socket.socket):
                 os.eventfd_write(self._wake, 1)
 
     @property
-    def draining(self) -> bool:
-        return self._budget is not None
+    def waiting(self) -> int:
+        """Messages in the channel."""
+        return _core.pending(self._fd)
 
     @property
     def drained(self) -> bool:
