@@ -247,16 +247,41 @@ def test_a_second_stop_ends_now(tmp_path: Path) -> None:
 
 
 def test_programs_that_do_not_listen_are_supervised_too(tmp_path: Path) -> None:
-    app(tmp_path, "import threading\ndef serve(listener):\n    threading.Event().wait()\n")
+    app(tmp_path, "import threading\ndef work():\n    threading.Event().wait()\n")
 
     async def main() -> None:
-        settings = {"listen": False, "min_uptime": 0.2, "drain_timeout": 1.0}
-        async with running("app:serve", tmp_path, **settings) as service:
+        settings = {"listen": False, "min_uptime": 0.2}
+        async with running("app:work", tmp_path, **settings) as service:
             assert sorted(service.pids()) == [0, 1]
             mark = service.mark()
             kill(service.pids()[0])
             await service.until("worker-ready", mark, slot=0)
             assert (await service.supervisor.reload(probation=0.1)).generation == 2
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("head", ["def", "async def"])
+def test_a_program_that_returns_is_run_again(tmp_path: Path, head: str) -> None:
+    app(tmp_path, f"{head} work(listener):\n    assert listener is None\n")
+
+    async def main() -> None:
+        settings = {"listen": False, "min_uptime": 0.0, "instances": "1", "max_restarts": 0}
+        async with running("app:work", tmp_path, **settings) as service:
+            mark = service.mark()
+            assert (await service.until("exited", mark))["how"] == "exit code 0"
+            await service.until("worker-ready", mark)
+
+    asyncio.run(main())
+
+
+def test_an_app_that_needs_connections_says_so_without_listeners(tmp_path: Path) -> None:
+    app(tmp_path, "async def app(scope, receive, send): ...\n")
+
+    async def main() -> None:
+        with pytest.raises(TargetError, match="no address"):
+            async with running("app:app", tmp_path, listen=False):
+                pass
 
     asyncio.run(main())
 
