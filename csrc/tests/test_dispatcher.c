@@ -219,9 +219,10 @@ static void parked_takes_nothing_new(void)
     CHECK(fake_has(&fakes[1], 4));
     CHECK_EQUAL(rr_pending(fakes[0].receiver), 0);
     fake_ready(&rig, &fakes[0], 0, 1);
-    rig_connect(listener, clients + 4, 1);
+    rig_connect(listener, clients + 4, 2);
     CHECK(fake_has(&fakes[0], 1));
-    tear_down(2, 5);
+    CHECK(fake_has(&fakes[1], 5));
+    tear_down(2, 6);
 }
 
 static void the_end_of_the_primary(void)
