@@ -65,7 +65,11 @@ static void refresh_one(struct rr__dispatcher *d, struct rr__worker *worker,
     one->capacity = worker->capacity;
     one->eligible = !worker->stalled && one->pending < d->settings.queue_limit &&
                     d->now >= worker->pause_ns;
-    one->fresh = d->now - worker->last_given_ns < d->settings.stall_timeout;
+    if (worker->handled != handled) {
+        worker->handled = handled;
+        worker->moved_ns = d->now;
+    }
+    one->fresh = d->now - worker->moved_ns < d->settings.stall_timeout;
 }
 
 void rr__refresh(struct rr__dispatcher *d)

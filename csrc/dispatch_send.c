@@ -39,7 +39,6 @@ static int send_message(struct rr__dispatcher *d, struct rr__worker *worker, int
     note_sent(d, channel, message->count);
     worker->sent += message->count;
     worker->given += message->count;
-    worker->last_given_ns = d->now;
     __atomic_store_n(&worker->board->sent, worker->sent, __ATOMIC_RELEASE);
     d->sent += message->count;
     return 0;
@@ -109,7 +108,10 @@ int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand)
         return result;
     }
     worker->picks++;
-    one->fresh = 1;
+    if (one->pending == 0) {
+        worker->moved_ns = d->now;
+        one->fresh = 1;
+    }
     if (++one->pending >= d->settings.queue_limit)
         rr__pass_over(d, index);
     rr__advance(d, index);

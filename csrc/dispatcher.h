@@ -51,7 +51,8 @@ struct rr__worker {
     /* the hot part */
     struct rr_scoreboard *board;
     uint64_t given;      /* connections sent and not taken back, corrected by what SIOCINQ says */
-    uint64_t last_given_ns;
+    uint64_t handled;    /* what it said to have taken, at the last look */
+    uint64_t moved_ns;   /* when it took something, or was given something to an empty queue */
     uint64_t pause_ns;   /* its channel is full: not before */
     uint32_t capacity;
     uint8_t used, state, stalled, batch, channels;

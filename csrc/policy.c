@@ -5,8 +5,9 @@
 
 /* How well a worker keeps up: the best rank present gets the connection, in turn. */
 enum rank {
-    KEEPS_UP,   /* empty queue, below its capacity, within the band */
-    FRESH,      /* empty queue, full, but was given something just now: it will soon be free */
+    KEEPS_UP,   /* takes what it is given, below its capacity, within the band */
+    FRESH,      /* full, but its queue is empty and it took something just now */
+    MOVING,     /* full, something waits, but it takes: it may only wait for its time slice */
     EMPTY_NEAR, /* empty queue, within the band */
     EMPTY,      /* empty queue */
     QUEUED,     /* something waits already: the fewest waiting wins */
@@ -15,18 +16,22 @@ enum rank {
 
 static enum rank rank_of(const struct rr_candidate *one, uint64_t limit)
 {
-    if (one->pending > 0)
+    uint64_t load = (uint64_t)one->pending + one->inflight;
+
+    if (one->pending > 0 && (!one->fresh || load > limit))
         return QUEUED;
-    if (one->inflight > limit)
+    if (load > limit)
         return EMPTY;
-    if (one->capacity == 0 || one->inflight < one->capacity)
+    if (one->capacity == 0 || load < one->capacity)
         return KEEPS_UP;
+    if (one->pending > 0)
+        return MOVING;
     return one->fresh ? FRESH : EMPTY_NEAR;
 }
 
 static int pick_round_robin(const struct rr_candidate *all, int count, int turn, uint64_t limit)
 {
-    int best[RANKS] = {-1, -1, -1, -1, -1};
+    int best[RANKS] = {-1, -1, -1, -1, -1, -1};
     uint64_t least = UINT64_MAX;
 
     for (int step = 0, i = turn; step < count; step++, i = i + 1 < count ? i + 1 : 0) {

@@ -55,6 +55,22 @@ static void a_queue_is_passed_over(void)
     CHECK_EQUAL(pick(RR_STRICT, 1, 0), 1);
 }
 
+static void a_queue_that_moves_keeps_its_turn(void)
+{
+    all_idle();
+    workers[1].pending = 2;
+    workers[1].fresh = 1;
+    CHECK_EQUAL(pick(RR_ROUND_ROBIN, 1, 0), 1);
+    workers[1].pending = 9;
+    CHECK_EQUAL(pick(RR_ROUND_ROBIN, 1, 0), 2);
+    workers[1].pending = 1;
+    workers[1].capacity = 1;
+    CHECK_EQUAL(pick(RR_ROUND_ROBIN, 1, 0), 2);
+    for (int i = 0; i < MANY; i++)
+        workers[i].capacity = workers[i].inflight = 1;
+    CHECK_EQUAL(pick(RR_ROUND_ROBIN, 2, 1), 1);
+}
+
 static void capacity_counts(void)
 {
     all_idle();
@@ -121,6 +137,7 @@ RUN(in_turn_while_all_keep_up);
 RUN(nobody_is_eligible);
 RUN(a_turn_out_of_range_is_the_first);
 RUN(a_queue_is_passed_over);
+RUN(a_queue_that_moves_keeps_its_turn);
 RUN(capacity_counts);
 RUN(the_band_holds);
 RUN(fewest_waiting_when_all_wait);

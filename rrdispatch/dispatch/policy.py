@@ -11,35 +11,39 @@ from itertools import chain
 from rrdispatch._core.layout import Candidate, Policy
 
 # How well a worker keeps up: the best rank present gets the connection, in turn.
-_FRESH = 0  # empty queue, full, but was given something just now: it will soon be free
-_EMPTY_NEAR = 1  # empty queue, within the band
-_EMPTY = 2  # empty queue
+_KEEPS_UP = 0  # takes what it is given, below its capacity, within the band
+_FRESH = 1  # full, but its queue is empty and it took something just now
+_MOVING = 2  # full, something waits, but it takes: it may only wait for its time slice
+_EMPTY_NEAR = 3  # empty queue, within the band
+_EMPTY = 4  # empty queue
+_QUEUED = 5  # something waits already: the fewest waiting wins
+
+
+def _rank(one: Candidate, limit: int) -> int:
+    load = one.pending + one.inflight
+    if one.pending and (not one.fresh or load > limit):
+        return _QUEUED
+    if load > limit:
+        return _EMPTY
+    if not one.capacity or load < one.capacity:
+        return _KEEPS_UP
+    if one.pending:
+        return _MOVING
+    return _FRESH if one.fresh else _EMPTY_NEAR
 
 
 def _round_robin(candidates: Sequence[Candidate], turn: int, limit: int) -> int:
-    best = [-1, -1, -1]
-    queued, least = -1, 1 << 32
+    best, rank_of_best, least = -1, _QUEUED + 1, 0
     for index in chain(range(turn, len(candidates)), range(turn)):
         one = candidates[index]
         if not one.eligible:
             continue
-        if one.pending:
-            if one.pending < least:
-                queued, least = index, one.pending
-            continue
-        if one.inflight > limit:
-            rank = _EMPTY
-        elif not one.capacity or one.inflight < one.capacity:
-            # It keeps up: below its capacity and within the band.
+        rank = _rank(one, limit)
+        if rank == _KEEPS_UP:
             return index
-        else:
-            rank = _FRESH if one.fresh else _EMPTY_NEAR
-        if best[rank] < 0:
-            best[rank] = index
-    for index in best:
-        if index >= 0:
-            return index
-    return queued
+        if rank < rank_of_best or (rank == rank_of_best == _QUEUED and one.pending < least):
+            best, rank_of_best, least = index, rank, one.pending
+    return best
 
 
 def _strict(candidates: Sequence[Candidate], turn: int, _: int) -> int:

@@ -63,7 +63,6 @@ class Sender:
     def _note_sent(self, worker: Worker, count: int, now: int) -> None:
         worker.sent += count
         worker.given += count
-        worker.last_given_ns = now
         worker.board.words[SENT] = worker.sent
         self.totals.sent += count
         self.sent_ns = now

@@ -56,7 +56,8 @@ class Worker:
     given: int = 0  # sent and not taken back
     moved_away: int = 0
     picks: int = 0
-    last_given_ns: int = -(1 << 62)
+    seen: int = 0  # how many it had handled at the last look
+    moved_ns: int = -(1 << 62)  # when it took something, or got something into an empty queue
     collected: int = 0  # connections for its next message, not sent yet
     pause_ns: int = 0  # its channel is full: not before
     # as measured last, exactly
@@ -111,7 +112,10 @@ class Worker:
         words = self.board.words
         received = words[_RECEIVED]
         one.pending = self.collected
-        if self.given != received + words[_LOST]:
+        handled = received + words[_LOST]
+        if handled != self.seen:
+            self.seen, self.moved_ns = handled, now
+        if self.given != handled:
             self.measure()
             one.pending += self.waiting
         inflight = received - words[_CLOSED]
@@ -119,7 +123,7 @@ class Worker:
         one.eligible = (
             not self.stalled_ns and one.pending < settings.queue_limit and now >= self.pause_ns
         )
-        one.fresh = now - self.last_given_ns < settings.stall_timeout
+        one.fresh = now - self.moved_ns < settings.stall_timeout
 
     def enter(self, state: State) -> None:
         """Change the state, and tell the readers of the scoreboard."""
@@ -153,6 +157,7 @@ class Slots:
         self.move_turn = 0
         self.fewest = 0
         self.room = 0  # connections that the eligible can take together
+        self.refreshed_ns = 0
         self._next_slot = 0
 
     def rebuild(self) -> None:
@@ -171,6 +176,7 @@ class Slots:
         """Bring every candidate up to date."""
         settings = self.settings
         limit = settings.queue_limit
+        self.refreshed_ns = now
         fewest = room = -1
         for worker in self.ready:
             worker.refresh(now, settings)
@@ -199,8 +205,10 @@ class Slots:
     def note_given(self, index: int) -> None:
         """One connection more for ready[index], as far as the policy is concerned."""
         one = self.candidates[index]
+        if not one.pending:
+            self.ready[index].moved_ns = self.refreshed_ns
+            one.fresh = True
         one.pending += 1
-        one.fresh = True
         if one.pending >= self.settings.queue_limit:
             one.eligible = False
         self.room -= 1

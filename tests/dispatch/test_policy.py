@@ -53,22 +53,23 @@ def said(policy: int, candidates: Sequence[Candidate], turn: int, fewest: int, b
         return order[0]
     if policy == Policy.LEAST_CONNECTIONS:
         return min(order, key=lambda i: candidates[i].pending + candidates[i].inflight)
+
+    def load(index: int) -> int:
+        return candidates[index].pending + candidates[index].inflight
+
     empty = [index for index in order if candidates[index].pending == 0]
-    near = [index for index in empty if candidates[index].inflight <= fewest + band]
+    moving = [index for index in order if index in empty or candidates[index].fresh]
+    near = [index for index in moving if load(index) <= fewest + band]
     for choice in (
-        first(
-            near,
-            lambda i: (
-                candidates[i].capacity == 0 or candidates[i].inflight < candidates[i].capacity
-            ),
-        ),
-        first(near, lambda i: candidates[i].fresh),
+        first(near, lambda i: not candidates[i].capacity or load(i) < candidates[i].capacity),
+        first(near, lambda i: i in empty and candidates[i].fresh),
+        first(near, lambda i: i not in empty),
         first(near, lambda _: True),
         first(empty, lambda _: True),
     ):
         if choice >= 0:
             return choice
-    return min(order, key=lambda i: candidates[i].pending)
+    return min(set(order) - set(empty), key=lambda i: (candidates[i].pending, order.index(i)))
 
 
 @pytest.mark.parametrize("name", PICKS)

@@ -115,9 +115,9 @@ def test_strict_gives_the_next_however_long_the_queue(dispatcher: Rig):
     assert one.pending() == 10
 
 
-def test_round_robin_gives_to_whoever_has_an_empty_queue(dispatcher: Rig):
+def test_round_robin_gives_to_whoever_has_an_empty_queue_when_all_are_full(dispatcher: Rig):
     dispatcher.listen()
-    one, two = dispatcher.add(2)
+    one, two = dispatcher.add(2, capacity=1)
     dispatcher.connect()
     dispatcher.accepted(1)
     for turn in range(7):
