@@ -155,8 +155,8 @@ def _ready(view: View, worker: Worker, now: float) -> None:
     if slot is not None:
         slot.failures, slot.died_at = 0, None
     operation = view.operation
-    if isinstance(operation, Start):
-        operation.opened = True
+    if isinstance(operation, Start) and operation.opened_at is None:
+        operation.opened_at = now
     if isinstance(operation, Reload) and worker.generation == operation.generation:
         operation.first_ready.setdefault(worker.slot, now)
 

@@ -12,6 +12,7 @@ from rrdispatch.cluster.view import (
     Finish,
     Reload,
     ReloadOptions,
+    Start,
     Stop,
     View,
     Worker,
@@ -135,6 +136,8 @@ def _(news: Ready, view: View) -> None:
     worker = view.workers.get(news.worker)
     if worker is not None and worker.state is State.STARTING:
         worker.said_ready = True
+        if isinstance(view.operation, Start) and view.operation.opened_at is None:
+            view.operation.opened_at = view.now
 
 
 @_apply.register

@@ -27,6 +27,7 @@ from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Failure, Finish, Reload, Start, Stop, View, Worker
 from rrdispatch.cluster.wishes import Wish, wish_for
 
+GATHERING = 2.0  # seconds that the first ready worker waits for the others
 EMPTYING = 0.8  # the part of drain_timeout that the dispatcher has to empty a queue
 
 
@@ -63,10 +64,29 @@ def _gains(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> Ite
         yield Unpark(worker.id)
     if worker.state is State.STARTING and not worker.fault:
         proven_at = worker.started_at + view.rules.min_uptime
-        if worker.said_ready or (not view.rules.listen and now >= proven_at):
+        if view.rules.listen and worker.said_ready:
+            gathered_at = _gathered_at(view)
+            if now >= gathered_at:
+                yield MakeReady(worker.id)
+            else:
+                out.at(gathered_at)
+        elif not view.rules.listen and (worker.said_ready or now >= proven_at):
             yield MakeReady(worker.id)
         elif not view.rules.listen:
             out.at(proven_at)
+
+
+def _gathered_at(view: View) -> float:
+    """At the start the first to be ready waits for the others, not for long: the backlog holds the
+    clients meanwhile, and the first thing that anybody counts is an even split.
+    """
+    start = view.operation
+    if not isinstance(start, Start) or start.opened_at is None or view.serving:
+        return float("-inf")
+    said = {worker.slot for worker in view.workers.values() if worker.said_ready}
+    if all(index in said or slot.last_failure is not None for index, slot in view.slots.items()):
+        return float("-inf")
+    return start.opened_at + GATHERING
 
 
 def _losses(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
@@ -82,7 +102,7 @@ def _losses(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> It
             yield _farewell(view, worker)
         elif worker.state is State.READY and wish.of(worker) is Wanted.PARK:
             yield Park(worker.id)
-        elif worker.state is State.STARTING and view.rules.listen:
+        elif worker.state is State.STARTING and view.rules.listen and not worker.said_ready:
             yield from _silent(view, worker, now, out)
 
 
@@ -123,7 +143,7 @@ def stop_deadline(view: View, stop: Stop) -> float:
 def _spawns(view: View, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
     number = view.last_worker
     room = view.rules.boot_at_once - sum(
-        worker.state is State.STARTING for worker in view.workers.values()
+        worker.state is State.STARTING and not worker.said_ready for worker in view.workers.values()
     )
     for slot, generation, due in wish.spawns:
         if due <= now:
@@ -151,7 +171,7 @@ def _operation(view: View, now: float, out: Plan) -> Iterator[Action]:
 
 def _start(view: View, start: Start) -> Iterator[Action]:
     slots = list(view.slots.values())
-    if start.opened:
+    if start.opened_at is not None:
         ready = {worker.slot for worker in view.serving}
         if all(slot.index in ready or slot.last_failure is not None for slot in slots):
             yield Finish("start")

@@ -110,9 +110,9 @@ class Slot:
 
 @dataclass(slots=True)
 class Start:
-    """The first boot: one worker alone, then the others."""
+    """The first boot: one worker alone, then the others; the turn begins with all of them."""
 
-    opened: bool = False  # a worker became ready
+    opened_at: float | None = None  # when the first worker said READY
 
 
 @dataclass(slots=True)

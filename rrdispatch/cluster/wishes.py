@@ -97,7 +97,7 @@ def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
 
 def _may_start(view: View, slot: Slot) -> bool:
     """At the start one worker boots alone; if it fails, a second one gives a second opinion."""
-    if not isinstance(view.operation, Start) or view.operation.opened:
+    if not isinstance(view.operation, Start) or view.operation.opened_at is not None:
         return True
     first_failed = view.slots[0].failures > 0
     return slot.index == (1 if first_failed else 0) and slot.failures == 0

@@ -10,7 +10,7 @@ import pytest
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
 from rrdispatch.cluster.lifecycle import TABLE, LifecycleError, State, Trigger, step
-from rrdispatch.cluster.plan import plan
+from rrdispatch.cluster.plan import GATHERING, plan
 from rrdispatch.cluster.view import Rules
 from tests.cluster.fake import Bench, Script, index
 
@@ -250,3 +250,23 @@ def test_a_plan_for_256_slots_is_quick() -> None:
     for _ in range(20):
         plan(bench.view, bench.world.clock)
     assert (time.process_time() - began) / 20 < 0.02
+
+
+def test_the_turn_begins_with_all_workers() -> None:
+    bench = Bench(4, script=lambda spawn: Script(ready=0.5 + spawn.slot / 10))
+    bench.world.run(until=lambda: bool(bench.world.finishes("start")))
+    assert len(set(bench.world.times(act.MakeReady))) == 1
+
+
+def test_a_slow_worker_does_not_keep_the_first_from_serving() -> None:
+    bench = Bench(4, script=lambda spawn: Script(ready=30.0 if spawn.slot == 3 else 0.5))
+    bench.world.run(until=lambda: bool(bench.world.finishes("start")))
+    first, *_, last = bench.world.times(act.MakeReady)
+    assert first == pytest.approx(1000.0 + 0.5 + GATHERING)
+    assert last == pytest.approx(1000.0 + 0.5 + 30.0)
+
+
+def test_a_worker_that_fails_at_the_start_is_not_waited_for() -> None:
+    bench = Bench(2, script=lambda s: Script(ready=None, dies=0.1) if s.slot else Script())
+    bench.world.run(until=lambda: bool(bench.world.finishes("start")))
+    assert bench.world.times(act.MakeReady) == [pytest.approx(1000.6)]
