@@ -50,6 +50,8 @@ def _kind(pid: int, stats: dict[str, object], workers: set[int]) -> str:
         return "primary"
     if pid == stats["dispatcher_pid"]:
         return "dispatcher"
+    if pid == stats["logger_pid"]:
+        return "logger"
     return "worker" if pid in workers else "other"
 
 

@@ -131,11 +131,11 @@ def test_dispatcher_killed(dispatcher: str, show: Show) -> None:
 
 
 def _dispatcher(service: Service) -> int:
+    """Pid of the service's dispatcher, be it the C program or the one in Python."""
     for each in service.processes():
-        if "dispatch" in " ".join(processes.command(each.pid)[:3]) and each.pid != service.pid:
-            environment = processes.environment(each.pid)
-            if "RRDISPATCH_SLOT" not in environment:
-                return each.pid
+        words = processes.command(each.pid)
+        if any(word.endswith(("rr-dispatcher", "dispatch/__main__.py")) for word in words):
+            return each.pid
     raise AssertionError("there is no dispatcher")
 
 
