@@ -54,8 +54,8 @@ check: $(VENV)/built
 	$(BIN)/python tools/lock.py check
 
 san:
-	set -e; for preset in c poll asan tsan; do \
-	    cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset; \
+	for preset in c poll asan tsan; do \
+	    cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
 	done
 
 bench: $(VENV)/built
