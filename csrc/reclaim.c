@@ -133,6 +133,20 @@ static void place(struct rr__dispatcher *d, struct rr__reclaimer *one)
     one->state = left > 0 ? RR__HOLDING : RR__IDLE;
 }
 
+/* With nobody ready, what was taken back returns to its channel: its worker may yet take it. */
+static void give_back(struct rr__dispatcher *d, struct rr__reclaimer *one)
+{
+    struct rr__worker *worker = one->worker;
+    uint64_t before = (uint64_t)one->hand.count;
+
+    if (rr__put_back(d, worker, one->channel, &one->hand) == 0)
+        one->state = RR__IDLE;
+    before -= (uint64_t)one->hand.count;
+    worker->sent -= before; /* it was counted when it was sent first */
+    d->sent -= before;
+    rr_scoreboard_store(worker->board, RR_FIELD_SENT, worker->sent);
+}
+
 /* One that has answered: let it end, or go on with it as soon as somebody has room. */
 static void proceed(struct rr__dispatcher *d, struct rr__reclaimer *one)
 {
@@ -140,6 +154,8 @@ static void proceed(struct rr__dispatcher *d, struct rr__reclaimer *one)
 
     if (one->state == RR__HOLDING)
         place(d, one);
+    if (one->state == RR__HOLDING && d->slots.ready_count == 0)
+        give_back(d, one);
     if (one->state != RR__IDLE)
         return;
     rr__measure(d, worker);

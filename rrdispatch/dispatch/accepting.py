@@ -164,6 +164,8 @@ class Acceptor:
         if self.full or sender.held:
             slots.refresh(now)
             sender.retry_held(now)
+            if sender.held and not slots.ready:
+                sender.return_moved(now)
             if sender.held or slots.next() < 0:
                 self._become_full(now)
             elif self.full:

@@ -36,6 +36,7 @@ class Hand:
     peer: bytes
     lane: int
     flags: int = 0
+    source: int = -1  # id of the worker that it was taken back from
 
 
 class Lane:

@@ -257,7 +257,7 @@ class Reclaims:
         worker.given -= message.count
         worker.moved_away += len(fds)
         worker.moved_lately += len(fds)
-        hand = Hand(fds, message.accepted_ns, message.peer, helper.lane, FLAG_MOVED)
+        hand = Hand(fds, message.accepted_ns, message.peer, helper.lane, FLAG_MOVED, worker.id)
         # Placed at the next look, with fresh counts; until then nothing more is asked for.
         self._sender.held.append(hand)
 

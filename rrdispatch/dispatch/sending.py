@@ -151,6 +151,24 @@ class Sender:
         for hand in held:
             self.place(hand, now)
 
+    def return_moved(self, now: int) -> None:
+        """With nobody ready, what was taken back returns to its channel: its worker may take it."""
+        for hand in list(self.held):
+            source = self.slots.workers.get(hand.source)
+            if source is None:
+                continue
+            try:
+                source.lanes[hand.lane].send_hand(hand, now)
+            except OSError:
+                continue
+            for fd in hand.fds:
+                os.close(fd)
+            self.held.remove(hand)
+            source.given += len(hand.fds)
+            source.moved_away -= len(hand.fds)
+            source.moved_lately -= len(hand.fds)
+            self.sent_ns = now
+
     def put_back(self, now: int) -> None:
         """At the end: what is held goes into any living worker's channel, whatever its limit."""
         self.flush(now)

@@ -147,6 +147,25 @@ def test_draining_the_last_worker_waits_until_it_has_taken(dispatcher: Rig):
     assert answer_of(clients) == ["0"] * 3
 
 
+def test_when_all_drain_each_keeps_what_it_has(dispatcher: Rig):
+    """A take-back that is under way when the last one drains goes back where it came from."""
+    dispatcher.listen()
+    for round_ in range(10):
+        pair = dispatcher.add(2)
+        clients = dispatcher.connect_many(20)
+        dispatcher.accepted(20 * (round_ + 1))
+        drains = [dispatcher.request(ControlKind.WORKER_DRAIN, worker=one.id) for one in pair]
+        taken = 0
+        while taken < 20:
+            for connection in [one for worker in pair for one in worker.try_take()]:
+                connection.answer(b"taken")
+                taken += 1
+        assert answer_of(clients) == ["taken"] * 20
+        for drain in drains:
+            assert dispatcher.answer(drain).result == 0
+    assert dispatcher.ping().lost == 0
+
+
 def test_a_draining_worker_that_dies_is_drained_by_the_others(dispatcher: Rig):
     dispatcher.listen()
     (dying,) = dispatcher.add(1, process=True)

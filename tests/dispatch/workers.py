@@ -81,6 +81,9 @@ class Worker:
     def take_all(self, lane: int = 0) -> list[Connection]:
         """One message, which has to come."""
         wait_readable(self.channels[lane].receiver, f"a connection for slot {self.slot}")
+        return self._take(lane)
+
+    def _take(self, lane: int) -> list[Connection]:
         taken = _core.take(self.channels[lane].receiver)
         assert taken is not None
         if self.counts:
@@ -93,6 +96,13 @@ class Worker:
         """One connection, which has to come alone."""
         (connection,) = self.take_all(lane)
         return connection
+
+    def try_take(self) -> list[Connection]:
+        """What waits now, if a reclaimer is not faster."""
+        try:
+            return self._take(0)
+        except BlockingIOError:
+            return []
 
     def start(self) -> None:
         """Let a process be the worker, and wait until it takes."""
