@@ -36,20 +36,37 @@ void rig_start(struct rig *rig, const struct rr__system *system)
     CHECK_EQUAL(rig_event(rig, RR_EVENT_STARTED).kind, RR_EVENT_STARTED);
 }
 
-static int receive(struct rig *rig, struct rr_control *message)
+static int receive(struct rig *rig, struct rr_control *message, int wait_ms)
 {
     struct pollfd item = {.fd = rig->control, .events = POLLIN};
     int count;
-    if (poll(&item, 1, RIG_WAIT_MS) != 1)
+    if (poll(&item, 1, wait_ms) != 1)
         return 0;
     return rr_control_receive(rig->control, message, NULL, 0, &count) == 1;
+}
+
+static void keep(struct rig *rig, const struct rr_control *message)
+{
+    if (rig->event_count < RIG_EVENTS)
+        rig->events[rig->event_count++] = *message;
+}
+
+static void hear(struct rig *rig)
+{
+    struct rr_control message;
+    for (int wait_ms = 1; receive(rig, &message, wait_ms); wait_ms = 0)
+        keep(rig, &message);
 }
 
 uint32_t rig_request(struct rig *rig, struct rr_control message, const int *fds, int count)
 {
     message.version = RR_CONTROL_VERSION;
     message.sequence = ++rig->sequence;
-    CHECK_EQUAL(rr_control_send(rig->control, &message, fds, count), 0);
+    int result, tries = 0;
+    while ((result = rr_control_send(rig->control, &message, fds, count)) == -EAGAIN &&
+           tries++ < RIG_WAIT_MS)
+        hear(rig); /* it may not read because we don't */
+    CHECK_EQUAL(result, 0);
     return message.sequence;
 }
 
@@ -57,11 +74,10 @@ struct rr_control rig_answer(struct rig *rig, uint32_t sequence)
 {
     struct rr_control message;
 
-    while (receive(rig, &message)) {
+    while (receive(rig, &message, RIG_WAIT_MS)) {
         if (message.sequence == sequence && (sequence || message.kind < RR_EVENT_STARTED))
             return message;
-        if (rig->event_count < RIG_EVENTS)
-            rig->events[rig->event_count++] = message;
+        keep(rig, &message);
     }
     CHECK_EQUAL(rig->sequence, 0); /* no answer in time */
     memset(&message, 0, sizeof message);
@@ -80,7 +96,7 @@ struct rr_control rig_event(struct rig *rig, uint32_t kind)
 
     for (int i = 0;; i++) {
         if (i == rig->event_count) {
-            if (i == RIG_EVENTS || !receive(rig, &message))
+            if (i == RIG_EVENTS || !receive(rig, &message, RIG_WAIT_MS))
                 break;
             rig->events[rig->event_count++] = message;
         }
