@@ -48,8 +48,10 @@ def plan(view: View, now: float) -> Plan:
     if view.finished:
         return result
     wish = wish_for(view)
+    opens_at = _gathered_at(view)
     for worker in view.workers.values():
-        result.actions += _gains(view, worker, wish, now, result)
+        if wish.of(worker) is Wanted.SERVE:
+            result.actions += _gains(view, worker, opens_at, now, result)
     for worker in view.workers.values():
         result.actions += _losses(view, worker, wish, now, result)
     result.actions += _spawns(view, wish, now, result)
@@ -57,19 +59,17 @@ def plan(view: View, now: float) -> Plan:
     return result
 
 
-def _gains(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> Iterator[Action]:
-    if wish.of(worker) is not Wanted.SERVE:
-        return
+def _gains(view: View, worker: Worker, opens_at: float, now: float, out: Plan) -> Iterator[Action]:
+    """For one that should serve."""
     if worker.state is State.PARKED:
         yield Unpark(worker.id)
     if worker.state is State.STARTING and not worker.fault:
         proven_at = worker.started_at + view.rules.min_uptime
         if view.rules.listen and worker.said_ready:
-            gathered_at = _gathered_at(view)
-            if now >= gathered_at:
+            if now >= opens_at:
                 yield MakeReady(worker.id)
             else:
-                out.at(gathered_at)
+                out.at(opens_at)
         elif not view.rules.listen and (worker.said_ready or now >= proven_at):
             yield MakeReady(worker.id)
         elif not view.rules.listen:

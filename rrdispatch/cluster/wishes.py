@@ -90,8 +90,8 @@ def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
     out.want(wrong.all, Wanted.GONE)
     if right.keep is None and wrong.keep is not None and wrong.keep.state is State.READY:
         out.want([wrong.keep], Wanted.SERVE)
-    full = wrong.keep is not None and len(_generations(workers) - {view.generation}) > 1
-    if right.vacant and not full and not slot.errored and _may_start(view, slot):
+    crowded = wrong.keep is not None and _crowded(workers, view.generation)
+    if right.vacant and not crowded and not slot.errored and _may_start(view, slot):
         out.spawns.append((slot.index, view.generation, due(view, slot)))
 
 
@@ -122,6 +122,8 @@ def _reload(view: View, reload: Reload, out: Wish) -> None:
         _old(reload, new, old, out)
         if new.keep is not None and new.vacant:
             out.spawns.append((slot.index, reload.generation, due(view, slot)))
+        elif old.keep is not None and _crowded(workers, view.generation):
+            continue
         elif not new.all and old.vacant and _fill_with_old(reload, slot):
             out.spawns.append((slot.index, view.generation, due(view, slot)))
     _roll(view, reload, by_slot, out)
@@ -152,7 +154,9 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
     options = reload.options
     at_once = options.batch if reload.first_ready and not options.stop_first else 1
     waiting = [
-        slot for slot in view.slots if slot not in started and len(_generations(by_slot[slot])) < 2
+        slot
+        for slot in view.slots
+        if slot not in started and not _crowded(by_slot[slot], reload.generation)
     ]
     if reload.first_ready:  # the new code boots: places that nobody fills come first
         waiting.sort(key=lambda slot: any(worker.live for worker in by_slot[slot]))
@@ -164,8 +168,9 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
             out.spawns.append((slot, reload.generation, float("-inf")))
 
 
-def _generations(workers: Sequence[Worker]) -> set[int]:
-    return {worker.generation for worker in workers if worker.alive}
+def _crowded(workers: Sequence[Worker], generation: int) -> bool:
+    """One more of this generation would make three in the slot."""
+    return len({worker.generation for worker in workers if worker.alive} | {generation}) > 2
 
 
 def _third_generation(view: View, reload: Reload) -> bool:
