@@ -68,6 +68,7 @@ struct rr__worker {
     int oldest_channel;
     uint64_t taken;      /* messages that it took itself */
     /* stall, take-back, drain */
+    uint64_t taken_seen, progress_ns; /* when it took something last, or had nothing to take */
     uint64_t stalled_ns, taken_at_stall, odd_received, odd_given;
     int reclaimer;       /* index of the one at work for it, or -1 */
     uint32_t remove_sequence, drain_sequence;

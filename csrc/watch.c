@@ -66,17 +66,23 @@ void rr__watch_stalled(struct rr__dispatcher *d)
     }
 }
 
-/* Hung: what was sent to it, connection or probe, is untaken for heartbeat_timeout. Idle is not hung. */
+/* Hung: something waits, connection or probe, and it took nothing for heartbeat_timeout. Idle is not
+ * hung, nor is one that works off a long queue. */
 static void look_for_hung(struct rr__dispatcher *d, struct rr__worker *worker)
 {
     uint64_t limit = d->settings.heartbeat_timeout;
     int alive = worker->state != RR_STATE_DEAD && worker->state != RR_STATE_STARTING;
 
-    if (!worker->stalled && !worker->queued)
+    if (worker->taken != worker->taken_seen || (!worker->stalled && !worker->queued)) {
+        worker->taken_seen = worker->taken;
+        worker->progress_ns = d->now;
         worker->hung = 0;
+    }
     if (!limit || !alive || worker->hung || (!worker->stalled && !worker->queued))
         return;
     uint64_t since = worker->stalled ? worker->stalled_ns : worker->oldest_ns;
+    if (since < worker->progress_ns)
+        since = worker->progress_ns;
     if (d->now - since < limit)
         return;
     worker->hung = 1;

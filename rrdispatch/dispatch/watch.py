@@ -137,9 +137,10 @@ class Watch:
         limit = self._slots.settings.heartbeat_timeout
         if not limit or worker.hung or not worker.queued or worker.state == State.DEAD:
             return
-        if now - worker.progress_ns >= limit:
+        since = max(worker.progress_ns, worker.oldest_ns)
+        if now - since >= limit:
             worker.hung = True
-            self._talk.event(ControlKind.HUNG, worker.id, now - worker.progress_ns)
+            self._talk.event(ControlKind.HUNG, worker.id, now - since)
 
     # ---- dead, drained, removed -------------------------------------------------------------
 

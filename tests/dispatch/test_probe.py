@@ -84,6 +84,34 @@ def test_an_idle_worker_is_never_hung(dispatcher: Rig):
     assert dispatcher.events == []
 
 
+def test_a_worker_that_works_off_a_long_queue_is_not_hung(dispatcher: Rig):
+    dispatcher.settings(heartbeat=SECOND)
+    dispatcher.listen()
+    (one,) = dispatcher.add(1)
+    dispatcher.connect_many(8)
+    dispatcher.accepted(8)
+    for _ in range(8):
+        began = dispatcher.ping().now
+        dispatcher.until(lambda began=began: dispatcher.ping().now - began > SECOND // 5)
+        one.take().close()
+    assert dispatcher.count(ControlKind.HUNG) == 0
+
+
+def test_time_without_work_does_not_count(dispatcher: Rig):
+    dispatcher.settings(stall=STALL, heartbeat=SECOND // 2)
+    dispatcher.listen()
+    (one,) = dispatcher.add(1)
+    for _ in range(2):
+        dispatcher.connect()
+        # Several looks of the dispatcher with something waiting.
+        began = dispatcher.ping().now
+        dispatcher.until(lambda began=began: dispatcher.ping().now - began > 5 * STALL)
+        one.take().close()
+        began = dispatcher.ping().now
+        dispatcher.until(lambda began=began: dispatcher.ping().now - began > SECOND)
+    assert dispatcher.count(ControlKind.HUNG) == 0
+
+
 def test_a_single_worker_that_takes_nothing_is_hung(dispatcher: Rig):
     dispatcher.settings(stall=STALL, heartbeat=20 * MS)
     dispatcher.listen()
