@@ -52,7 +52,7 @@ def test_one_after_another(
     with Service(f"probe:{interface}", *options, bind=bind) as service:
         splits = []
         for where in service.addresses:
-            tally = run_load(Plan(where, "closed", count=CONNECTIONS))
+            tally = run_load(Plan(where, "closed", count=CONNECTIONS, until_eof=True))
             splits.append("/".join(str(count) for count in assert_even(tally, 1)))
     what = f"{policy}, {dispatcher}, {interface}, 400 one after another"
     named = zip(["v4", "v6", "unix"], splits, strict=True)
@@ -65,7 +65,8 @@ def test_one_address_alone(family: str, dispatcher: str, tmp_path: Path) -> None
     bind = f"unix:{tmp_path}/socket" if family == "unix" else family
     options = ["-i", str(WORKERS), "--dispatcher", dispatcher]
     with Service("probe:serve", *options, bind=[bind]) as service:
-        assert_even(run_load(Plan(service.address, "closed", count=CONNECTIONS)), 1)
+        plan = Plan(service.address, "closed", count=CONNECTIONS, until_eof=True)
+        assert_even(run_load(plan), 1)
 
 
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
@@ -92,7 +93,8 @@ def picks(stats: dict[str, object]) -> dict[int, int]:
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"])
 def test_round_robin_at_concurrency_40(interface: str, dispatcher: str, show: Show) -> None:
-    options = ["-i", str(WORKERS), "--dispatcher", dispatcher]
+    """With threads for all (with fewer a connection goes where a thread is free, not in turn)."""
+    options = ["-i", str(WORKERS), "--dispatcher", dispatcher, "--threads", "16"]
     with Service(f"probe:{interface}", *options) as service:
         plan = Plan(service.address, "closed", count=CONNECTIONS, concurrency=40)
         tallies = [run_load(plan) for _ in range(5)]

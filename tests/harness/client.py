@@ -52,7 +52,7 @@ class Connection:
         name = self.socket.getsockname()
         self.port = name[1] if isinstance(name, tuple) else 0
 
-    async def exchange(self, path: str, keep: bool) -> Answer:
+    async def exchange(self, path: str, keep: bool, until_eof: bool) -> Answer:
         """Send one request, read its whole answer; connects at the first."""
         self.first = 0
         loop = asyncio.get_running_loop()
@@ -69,6 +69,8 @@ class Connection:
         missing = int(answer.headers.get("content-length", "0")) - len(body)
         while missing > 0:
             missing -= len(await self._read(loop))
+        if until_eof and await loop.sock_recv(self.socket, 1):
+            raise ConnectionError("more than the answer")
         return answer
 
     async def _read(self, loop: asyncio.AbstractEventLoop) -> bytes:
@@ -176,7 +178,8 @@ class Client:
         outcome, detail = OK, ""
         fresh = not connection.connected
         try:
-            answer = await asyncio.wait_for(connection.exchange(path, keep), self.plan.timeout)
+            whole = connection.exchange(path, keep, self.plan.until_eof)
+            answer = await asyncio.wait_for(whole, self.plan.timeout)
         except asyncio.TimeoutError:
             outcome = TIMEOUT
         except ClosedEarly as error:

@@ -31,6 +31,7 @@ class Plan:
     poisson: bool = False
     seed: int = 0
     timeout: float = 15.0
+    until_eof: bool = False  # a request is over when the server has closed its connection
     base: int = 0  # number of the first request
     reconnect_when_told: bool = False
 
