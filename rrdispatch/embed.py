@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from rrdispatch.control.client import Client, Event
 from rrdispatch.control.process import PrimaryProcess, settings_of
-from rrdispatch.errors import ControlError
+from rrdispatch.control.protocol import end_error
+from rrdispatch.errors import ControlError, Error
 
 if TYPE_CHECKING:
     from rrdispatch.cluster.operations import ReloadResult
@@ -53,13 +54,14 @@ class Cluster:
         self._lock = threading.Lock()
         self._finishing = threading.Lock()
         self.exit_code: int | None = None
+        self.error: Error | None = None  # what ended it, if nobody asked for its end
 
     def start(self) -> Cluster:
         """Returns when it serves; raises what a foreground start would raise."""
         if self._process is not None:
             raise ControlError("the cluster is started already")
         self._over.clear()
-        self.exit_code = None
+        self.exit_code = self.error = None
         self._process = PrimaryProcess.start()
         self._client = Client(self._process.control, self._event, self._ended)
         _CLUSTERS.add(self)
@@ -127,7 +129,7 @@ class Cluster:
         return self._over.wait(timeout)
 
     def run(self) -> int:
-        """Starts it if need be and blocks until it ends; its exit code.
+        """Starts it if need be and blocks until it ends; raises what ended it, if nobody asked.
 
         In the main thread TERM and INT drain it (a second one ends it now), and get their old
         handlers back afterwards. In another thread signals are left alone.
@@ -137,7 +139,10 @@ class Cluster:
                 self.start()
             while not self.wait(3600.0):
                 pass
-        return self.stop()
+        code = self.stop()
+        if self.error is not None:
+            raise self.error
+        return code
 
     def ask_to_stop(self, now: bool = False) -> None:
         """Without waiting for the end; for signal handlers and other threads."""
@@ -169,6 +174,7 @@ class Cluster:
     # ---- in the reader thread ----------------------------------------------------------------
 
     def _event(self, event: Event) -> None:
+        self.error = end_error(event) or self.error
         with self._lock:
             readers = list(self._readers)
         for reader in readers:

@@ -72,10 +72,12 @@ class Supervisor:
             close_all(listeners)
             raise
         error = await self._serve(launches)
-        self.events.tell("stopped", code=error.exit_code if error else 0)
-        if error is not None:
-            raise error
-        return 0
+        if error is None:
+            self.events.tell("stopped", code=0)
+            return 0
+        told = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+        self.events.tell("stopped", code=error.exit_code, error=told)
+        raise error
 
     def _make(self, listeners: list[ListeningSocket], launches: Launches, view: View) -> None:
         owner = Owner(

@@ -11,7 +11,8 @@ from typing import Any
 from rrdispatch.cluster.operations import ReloadResult
 from rrdispatch.control.aclient import AsyncClient, Event
 from rrdispatch.control.process import PrimaryProcess, settings_of
-from rrdispatch.errors import ControlError
+from rrdispatch.control.protocol import end_error
+from rrdispatch.errors import ControlError, Error
 
 ANSWER_WITHIN = 10.0
 END_WITHIN = 10.0
@@ -37,13 +38,14 @@ class Cluster:
         self._over: asyncio.Event | None = None
         self._finishing = asyncio.Lock()  # 3.10 on: bound to the loop that uses it first
         self.exit_code: int | None = None
+        self.error: Error | None = None  # what ended it, if nobody asked for its end
 
     async def start(self) -> Cluster:
         """Returns when it serves; raises what a foreground start would raise."""
         if self._process is not None:
             raise ControlError("the cluster is started already")
         self._over, self._finishing = asyncio.Event(), asyncio.Lock()
-        self.exit_code = None
+        self.exit_code = self.error = None
         self._process = PrimaryProcess.start()
         self._client = AsyncClient(self._event, self._ended)
         try:
@@ -106,7 +108,10 @@ class Cluster:
             await self.start()
         assert self._over is not None
         await self._over.wait()
-        return await self.stop()
+        code = await self.stop()
+        if self.error is not None:
+            raise self.error
+        return code
 
     async def _call(self, method: str, timeout: float | None = ANSWER_WITHIN, **params: Any) -> Any:
         if self._client is None:
@@ -138,6 +143,7 @@ class Cluster:
         self.exit_code = process.reap()
 
     def _event(self, event: Event) -> None:
+        self.error = end_error(event) or self.error
         for reader in self._readers:
             reader.put_nowait(event)
         if self._on_event is not None:

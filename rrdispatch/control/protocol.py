@@ -102,6 +102,12 @@ def exception(told: Mapping[str, Any]) -> Error:
     return kind(str(told.get("message", "unknown error")), hint=data.get("hint"), **extra)
 
 
+def end_error(event: Mapping[str, Any]) -> Error | None:
+    """What ended a service that was not asked to end, as its last event tells it."""
+    told = event.get("error") if event.get("event") == "stopped" else None
+    return exception({**told, "data": told}) if isinstance(told, dict) else None
+
+
 _HAVING: dict[str, type[Error]] = {
     "traceback": errors.TargetError,
     "output": errors.ReloadError,

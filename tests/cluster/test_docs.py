@@ -12,6 +12,7 @@ import pytest
 
 from rrdispatch.cluster import signals
 from rrdispatch.cluster.lifecycle import State
+from rrdispatch.control.server import METHODS
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -53,3 +54,13 @@ def test_the_table_of_signals_has_every_signal(monkeypatch: pytest.MonkeyPatch) 
     signals.Signals(Nobody())  # type: ignore[arg-type]
     table = (DOCS / "signals.md").read_text().partition("To a worker")[0]
     assert loop.handled == set(re.findall(r"^\| ([A-Z]+) \|", table, re.MULTILINE))
+
+
+def test_every_event_and_method_is_in_the_protocol() -> None:
+    page = (DOCS / "protocol.md").read_text().partition("## 5.")[2]
+    package = DOCS.parent / "rrdispatch" / "cluster"
+    text = "\n".join(path.read_text() for path in package.glob("*.py"))
+    told = set(re.findall(r'(?:\btell|announce)\(\s*"([a-z-]+)"', text))
+    assert {"ready", "exited", "errored"} <= told
+    assert {name for name in told if f"`{name}`" not in page} == set()
+    assert {name for name in METHODS if f"`{name}`" not in page} == set()

@@ -197,6 +197,24 @@ def test_run_in_the_main_thread_ends_by_a_signal_and_gives_handlers_back() -> No
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_run_raises_what_ended_the_service(tmp_path: Path) -> None:
+    app(tmp_path, "import os\ndef serve(listener):\n    listener.accept()\n    os._exit(5)\n")
+    cluster = Cluster("app:serve", **settings(tmp_path, workers=1, max_restarts=1)).start()
+
+    def connect() -> None:
+        for _ in range(2):
+            with socket.create_connection(("127.0.0.1", port), LIMIT) as connection:
+                connection.recv(1)
+
+    port = int(cluster.addresses[0].rpartition(":")[2])
+    thread = threading.Thread(target=connect)
+    thread.start()
+    with pytest.raises(StartError, match="more than 1 times"):
+        cluster.run()
+    thread.join(LIMIT)
+    assert cluster.exit_code == StartError.exit_code
+
+
 def test_a_primary_that_is_killed_is_an_error_and_no_hang() -> None:
     with Cluster("plain:serve", **settings()) as cluster:
         stats = cluster.stats()
