@@ -79,7 +79,7 @@ def _config(gate: Gate, options: Options) -> uvicorn.Config:
         config.load()
     except ModuleNotFoundError as error:
         raise missing(str(error.name), "all", f"{options.http}/{options.ws}") from None
-    except ImportFromStringError as error:
+    except (ImportFromStringError, KeyError) as error:
         raise TargetError(f"uvicorn: {error}", hint="look at --http, --ws, --lifespan") from None
     except OSError as error:
         raise tls_error(options, error) from None

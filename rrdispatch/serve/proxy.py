@@ -118,9 +118,9 @@ class ProxyHeaders:
 
 
 def is_unix(scope: Scope) -> bool:
-    """A unix socket's server address is its path, without a port."""
+    """A unix socket's server address is its path, without a port; older uvicorns give none."""
     server = scope.get("server")
-    return server is not None and server[1] is None
+    return server is None or server[1] is None
 
 
 def apply_to_environ(environ: dict[str, Any], trust: Trust, *, unix: bool) -> None:

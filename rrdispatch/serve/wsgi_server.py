@@ -71,14 +71,32 @@ class Shared:
             self.tasks += 1
         self.counts.request_begins()
 
-    def ends(self) -> None:
+    def ends(self, *, woken: bool) -> None:
+        """``woken``: waitress wakes the loop after this anyway, to send the answer."""
         with self.lock:
             self.tasks -= 1
             wanted, self.starved = self.starved, False
         self.counts.request_ends()
         self.limit.look(self.counts)
-        if wanted:
+        if wanted and not woken:
             self.wake()
+
+
+@dataclass
+class Work:
+    """A request while a thread works on it."""
+
+    request: Any
+    began: float = field(default_factory=time.perf_counter)
+    client: tuple[str | None, int] = (None, 0)  # of a unix socket
+    status: int = 0
+    finished: bool = False
+
+    def log(self) -> None:
+        host, port = self.client
+        request = self.request
+        told = accesslog.Request(host, port, request.command, request.request_uri, request.version)
+        accesslog.write(told, self.status, time.perf_counter() - self.began)
 
 
 class Server(BaseWSGIServer):
@@ -184,8 +202,12 @@ class Failure(ErrorTask):
     channel: Channel
 
     def build_response_header(self) -> bytes:
-        self.channel.status = int(self.status[:3])
+        self.channel.work.status = int(self.status[:3])
         return bytes(super().build_response_header())
+
+    def service(self) -> None:
+        super().service()
+        self.channel.finish(self.channel.work)
 
 
 class Task(WSGITask):
@@ -198,8 +220,13 @@ class Task(WSGITask):
         if self.channel.is_last():
             # As if the client had asked for it: waitress knows what to do in each version.
             self.request.headers["CONNECTION"] = "close"
-        self.channel.status = int(self.status[:3])
+        self.channel.work.status = int(self.status[:3])
         return bytes(super().build_response_header())
+
+    def service(self) -> None:
+        super().service()
+        # Now, as the next request of this connection may be begun by another thread from here on.
+        self.channel.finish(self.channel.work)
 
     def get_environment(self) -> dict[str, Any]:
         if self.environ is None:
@@ -213,7 +240,7 @@ class Task(WSGITask):
                 apply_to_environ(environ, trust, unix=unix)
             if not unix or environ["REMOTE_ADDR"] != self.channel.addr[0]:
                 port = environ.get("REMOTE_PORT", "0")
-                self.channel.client = environ["REMOTE_ADDR"], int(port)
+                self.channel.work.client = environ["REMOTE_ADDR"], int(port)
         return self.environ  # type: ignore[return-value]
 
 
@@ -228,8 +255,7 @@ class Channel(HTTPChannel):
     def __init__(self, server: Server, sock: Any, addr: Any, adj: Any, map: Any) -> None:  # noqa: A002
         self.begun = time.monotonic()
         self.answered = 0
-        self.status = 0
-        self.client: tuple[str | None, int] = (None, 0)
+        self.work = Work(None)
         super().__init__(server, sock, addr, adj, map=map)
 
     def is_idle(self) -> bool:
@@ -247,28 +273,28 @@ class Channel(HTTPChannel):
 
     def service(self) -> None:
         """One request, in a task thread."""
-        shared: Shared = self.server.shared
-        request = self.requests[0]
-        began = time.perf_counter()
-        self.status = 0
+        self.work = work = Work(self.requests[0])
         try:
             super().service()
         finally:
-            self.answered += 1
-            if shared.options.access_log and self.status and request.command:
-                self._log(request, time.perf_counter() - began)
-            shared.ends()
+            self.finish(work)
+
+    def finish(self, work: Work) -> None:
+        """It is answered, or will never be. Once per request."""
+        if work.finished:
+            return
+        work.finished = True
+        self.answered += 1
+        shared = self.server.shared
+        if shared.options.access_log and work.status and work.request.command:
+            work.log()
+        shared.ends(woken=self.connected)
 
     def received(self, data: bytes) -> bool:
         taken = bool(super().received(data))
         if self.requests:
             self.server.shared.fresh.pop(id(self), None)
         return taken
-
-    def _log(self, request: Any, seconds: float) -> None:
-        host, port = self.client
-        told = accesslog.Request(host, port, request.command, request.request_uri, request.version)
-        accesslog.write(told, self.status, seconds)
 
     def del_channel(self, map: Any = None) -> None:  # noqa: A002
         self.server.shared.fresh.pop(id(self), None)
