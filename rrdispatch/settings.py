@@ -181,7 +181,7 @@ class Settings:
     )  # fmt: skip
 
     threads: int = setting(
-        4, Kind.INTEGER, "Threads of a WSGI or plain app in each worker.",
+        4, Kind.INTEGER, "Threads of a WSGI app in each worker.",
         begins="The app's server", minimum=1, maximum=1024, app=True,
     )  # fmt: skip
     access_log: bool = setting(True, Kind.SWITCH, "A line per request on stdout.", app=True)
@@ -199,9 +199,11 @@ class Settings:
     )  # fmt: skip
     root_path: str = setting("", Kind.TEXT, "The path the app is mounted at.", app=True)
     ssl_certfile: str | None = setting(
-        None, Kind.PATH, "TLS certificate (ASGI only).", optional=True, app=True
+        None, Kind.PATH, "TLS certificate, PEM.", optional=True, app=True
     )
-    ssl_keyfile: str | None = setting(None, Kind.PATH, "TLS key.", optional=True, app=True)
+    ssl_keyfile: str | None = setting(
+        None, Kind.PATH, "TLS key, if it is not in the certificate's file.", optional=True, app=True
+    )
     ssl_keyfile_password: str | None = setting(
         None, Kind.TEXT, "The key's password; better said in the environment.", optional=True,
         app=True,
