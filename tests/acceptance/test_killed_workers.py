@@ -11,7 +11,7 @@ import pytest
 from rrdispatch import Cluster
 from tests.acceptance.conftest import Show
 from tests.harness import processes
-from tests.harness.clusters import address, cluster, worker_pids
+from tests.harness.clusters import address, cluster, prove, worker_pids
 from tests.harness.journal import Journal
 from tests.harness.load import Load
 from tests.harness.records import Plan, quantile
@@ -55,17 +55,17 @@ def test_kill_every_200_ms(kind: str, dispatcher: str, journal: Journal, show: S
             killed = kill_for(SECONDS, running, seed=1)
             load.wait_more(50)
             tally = load.stop()
-        stats = running.stats()
-    held, others = journal.inside(tally.failed)
+        proof = prove(running, journal, tally)
+        moved = running.stats()["moved"]
     latencies = [each.latency_ms for each in tally.ok]
     show(
         "4",
         f"SIGKILL every 200 ms for {SECONDS:.0f} s, {kind}, {dispatcher}",
-        f"{len(killed)} kills, {len(tally.records)} requests, {len(tally.failed)} failed, "
-        f"{len(held)} of them inside the killed worker; moved {stats['moved']}; "
+        f"{len(killed)} kills, {len(tally.records)} requests, {len(tally.failed)} failed: "
+        f"{proof}; moved {moved}; "
         f"p99 {quantile(latencies, 0.99):.0f} ms, latest {max(latencies):.0f} ms",
     )
-    assert not others, f"failed, but inside no worker: {others}"
-    assert set(held.values()) <= set(killed)
+    assert proof.complete, f"failed, but inside no worker: {proof.others}"
+    assert set(proof.held.values()) <= set(killed)
     assert not {"refused", "timeout", "status"} & set(tally.outcomes())
     assert len(killed) >= 0.5 * SECONDS / EVERY

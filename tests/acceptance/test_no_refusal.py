@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from rrdispatch import Cluster
 from tests.acceptance.conftest import Show
 from tests.harness import processes
+from tests.harness.clusters import address, cluster, prove, worker_pids
 from tests.harness.journal import Journal
 from tests.harness.load import Load, load_beside
 from tests.harness.records import OK, REFUSED, Plan, Record, Tally
@@ -25,26 +27,24 @@ ALLOWED_AT_THE_END = {OK, REFUSED}
 @pytest.mark.parametrize("dispatcher", ["c", "python"])
 def test_all_workers_dead(dispatcher: str, journal: Journal, show: Show) -> None:
     """500 requests while all four workers are killed twice; their app takes a second to boot."""
-    options = ["-i", "4", "--max-restarts", "0", "--dispatcher", dispatcher]
     env = {**journal.env, "PROBE_BOOT": "1"}
-    with Service("probe:asgi", *options, env=env) as service:
-        load = load_beside(service, Plan(service.address, rate=RATE, count=500))
-        for _ in range(2):
-            load.wait_more(50)
-            _kill_all(service, load)
-        tally = load.finish()
-    held, others = journal.inside(tally.failed)
+    with cluster("probe:asgi", dispatcher=dispatcher, max_restarts=0, env=env) as running:
+        with Load(Plan(address(running), rate=RATE, count=500)) as load:
+            for _ in range(2):
+                load.wait_more(50)
+                _kill_all(running, load)
+            tally = load.finish()
+        proof = prove(running, journal, tally)
     longest = max(each.latency_ms for each in tally.ok)
-    text = f"{tally} of 500, {len(held)} inside a killed worker, waited up to {longest:.0f} ms"
+    text = f"{tally} of 500, {proof}, waited up to {longest:.0f} ms"
     show("6", f"all workers dead twice, {dispatcher}", text)
     assert REFUSED not in tally.outcomes()
-    assert not others, others
-    assert len(tally.failed) <= 8
+    assert proof.complete, proof.others
 
 
-def _kill_all(service: Service, load: Load) -> None:
+def _kill_all(running: Cluster, load: Load) -> None:
     """Kill every worker, and wait until a new one answers."""
-    killed = set(service.workers().values())
+    killed = set(worker_pids(running).values())
     for pid in killed:
         processes.kill(pid)
     load.wait_for(lambda records: records[-1].ok and records[-1].pid not in killed)

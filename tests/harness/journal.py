@@ -41,6 +41,10 @@ class Journal:
         """By pid."""
         return {int(path.name): _entries(path) for path in self.directory.iterdir()}
 
+    def taken(self) -> int:
+        """Connections that all workers together wrote down as taken."""
+        return sum(len(entries.taken) for entries in self.read().values())
+
     def inside(self, failed: Iterable[Record]) -> tuple[dict[int, int], list[Record]]:
         """Of failed requests: number to pid of the worker that had taken it; and the others."""
         journals = self.read()
