@@ -3,6 +3,7 @@
 #include "dispatcher.h"
 
 #define INTERVAL_MOST (10 * RR__MS)
+#define IDLE_PATIENCE 5 /* times stall_timeout */
 
 void rr__watch_soon(struct rr__dispatcher *d, uint64_t when)
 {
@@ -89,11 +90,21 @@ static void look_for_hung(struct rr__dispatcher *d, struct rr__worker *worker)
     rr__event(d, RR_EVENT_HUNG, worker->id, d->now - since);
 }
 
+/* One with nothing in hand waits for a core, or is stopped: on a busy machine it is only late, and to
+ * move what it was given would bend the turn without serving anybody sooner. */
+static uint64_t patience(const struct rr__dispatcher *d, const struct rr__worker *worker)
+{
+    uint64_t received = rr_scoreboard_load(worker->board, RR_FIELD_RECEIVED);
+    uint64_t closed = rr_scoreboard_load(worker->board, RR_FIELD_CLOSED);
+
+    return d->settings.stall_timeout * (received == closed ? IDLE_PATIENCE : 1);
+}
+
 static int is_overdue(const struct rr__dispatcher *d, const struct rr__worker *worker)
 {
     return (worker->state == RR_STATE_READY || worker->state == RR_STATE_PARKED) &&
            !worker->stalled && worker->queued > 0 &&
-           d->now - worker->oldest_ns > d->settings.stall_timeout;
+           d->now - worker->oldest_ns > patience(d, worker);
 }
 
 static void finish_drain(struct rr__dispatcher *d, struct rr__worker *worker)

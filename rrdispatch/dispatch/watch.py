@@ -14,6 +14,7 @@ from rrdispatch.dispatch.slots import Worker
 from rrdispatch.dispatch.talk import Talk
 
 LOOK_MOST = 10 * MS
+IDLE_PATIENCE = 5  # times stall_timeout
 _WATCHED = (State.READY, State.PARKED)
 
 
@@ -84,7 +85,8 @@ class Watch:
             # Quickly back in the turn after a short stall, cheaply watched during a long one.
             return now + max(MS, min((now - worker.stalled_ns) // 8, LOOK_MOST))
         if worker.waiting and worker.state in _WATCHED:
-            return max(min(worker.oldest_ns + timeout, now + interval), now + MS)
+            overdue = worker.oldest_ns + self._patience(worker)
+            return max(min(overdue, now + interval), now + MS)
         if worker.queued or worker.draining or worker.removing:
             return now + interval
         return 0
@@ -95,8 +97,15 @@ class Watch:
         return (
             worker.state in _WATCHED
             and worker.waiting > 0
-            and now - worker.oldest_ns > self._slots.settings.stall_timeout
+            and now - worker.oldest_ns > self._patience(worker)
         )
+
+    def _patience(self, worker: Worker) -> int:
+        """One with nothing in hand waits for a core, or is stopped: on a busy machine it is only
+        late, and to move what it was given would bend the turn without serving anybody sooner.
+        """
+        idle = worker.board.load(Field.RECEIVED) == worker.board.load(Field.CLOSED)
+        return self._slots.settings.stall_timeout * (IDLE_PATIENCE if idle else 1)
 
     def _stall(self, worker: Worker, now: int) -> None:
         worker.stalled_ns, worker.probe_ns = now, 0
