@@ -236,6 +236,7 @@ def _protocol_class(base: Any, gate: Gate) -> Any:
     class Protocol(base):  # type: ignore[misc]
         def __init__(self, connection: Connection, **arguments: Any) -> None:
             super().__init__(**arguments)
+            self._rr_connection = connection
             self._rr_peer = connection.peer
             self.app = functools.partial(gate.http, Life())
 
@@ -244,5 +245,10 @@ def _protocol_class(base: Any, gate: Gate) -> Any:
             if isinstance(self._rr_peer, tuple):
                 # uvicorn asks getpeername, which fails for a client that is gone.
                 self.client = self._rr_peer[:2]
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            # uvloop closes the descriptor first and the socket object after it.
+            self._rr_connection.count_closed()
 
     return Protocol

@@ -59,12 +59,12 @@ class Connection(socket.socket):
 
     def _real_close(self, *args: Any) -> None:
         # close() comes here when the last makefile() is closed too.
-        self._count_closed()
+        self.count_closed()
         super()._real_close(*args)  # type: ignore[misc]
 
     def detach(self) -> int:
         """Give the descriptor away. Its end can't be seen any more, so it counts as closed now."""
-        self._count_closed()
+        self.count_closed()
         return super().detach()
 
     def hand_over(self) -> tuple[int, Tally]:
@@ -77,7 +77,8 @@ class Connection(socket.socket):
         """A plain socket: the end of this one is what counts."""
         return socket.socket(self.family, self.type, self.proto, fileno=socket.dup(self.fileno()))
 
-    def _count_closed(self) -> None:
+    def count_closed(self) -> None:
+        """It is about to be closed: say so before the client can see it. Once is enough."""
         tally, self._tally = self._tally, None
         if tally is not None:
             tally.close()
@@ -87,5 +88,5 @@ class Connection(socket.socket):
     def __del__(self) -> None:
         # Collected without close(): the C finalizer closes the descriptor, so it is counted here.
         if getattr(self, "_tally", None) is not None:
-            self._count_closed()
+            self.count_closed()
         super().__del__()  # type: ignore[misc]
