@@ -71,14 +71,25 @@ def test_one_address_alone(family: str, dispatcher: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_strict_turn_at_concurrency_40(dispatcher: str, show: Show) -> None:
-    with cluster("probe:asgi", policy="strict", dispatcher=dispatcher) as running:
-        before = picks(running.stats())
-        plan = Plan(address(running), "closed", count=CONNECTIONS, concurrency=40)
-        tally = run_load(plan)
-        after = picks(running.stats())
-    assert len(tally.ok) == CONNECTIONS, str(tally)
-    picked = [after[slot] - before[slot] for slot in range(WORKERS)]
-    show("1", f"strict, {dispatcher}, concurrency 40, picks", str(picked))
+    """Counted in picks. A worker that stalls is skipped, so a run in which one did is made again."""
+    events: list[str] = []
+    with cluster(
+        "probe:asgi",
+        policy="strict",
+        dispatcher=dispatcher,
+        on_event=lambda event: events.append(event["event"]),
+    ) as running:
+        for _ in range(10):
+            stalls = events.count("stalled")
+            before = picks(running.stats())
+            plan = Plan(address(running), "closed", count=CONNECTIONS, concurrency=40)
+            assert len(run_load(plan).ok) == CONNECTIONS
+            after = picks(running.stats())
+            picked = [after[slot] - before[slot] for slot in range(WORKERS)]
+            stalls = events.count("stalled") - stalls
+            show("1", f"strict, {dispatcher}, concurrency 40", f"picks {picked}, {stalls} stalls")
+            if not stalls:
+                break
     assert sum(picked) == CONNECTIONS
     assert deviation(picked) <= 1
 
