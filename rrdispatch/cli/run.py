@@ -104,6 +104,8 @@ class Talk:
         elif kind == "warning":
             warn(str(event.get("message", "")), str(event.get("hint") or ""))
         elif event.get("message"):
+            if trace := str(event.get("traceback") or "").rstrip():
+                say(trace)
             say(f"{self.settings.name}: {event['message']}")
 
     def _listening(self, listeners: Sequence[Mapping[str, Any]]) -> None:

@@ -111,11 +111,16 @@ class Operations:
         text, hint = report.failure_text(failure, told)
         after = ", with respawned workers" if finish.degraded else ""
         message = f"the reload was rolled back: {text}; the old code serves{after}"
+        trace = str(told.get("traceback", "")) if told else ""  # not in the worker's own output
+        output = f"{output}\n{trace}".strip()
         self._events.tell(
-            "reload-failed", message, hint=hint, output=output, degraded=finish.degraded
+            "reload-failed",
+            message,
+            hint=hint,
+            output=output,
+            traceback=trace,
+            degraded=finish.degraded,
         )
-        if told and told.get("traceback"):
-            output = f"{output}\n{told['traceback']}".strip()
         if not asked.future.done():
             asked.future.set_exception(ReloadError(message, hint=hint, output=output))
 

@@ -111,6 +111,14 @@ def test_reload_by_sighup(app: App, show: Show) -> None:
     assert not tally.failed, tally.failed[:5]
 
 
+def test_a_broken_reload_by_sighup_shows_the_traceback(app: App) -> None:
+    with Service("probe:asgi", "-i", "2", cwd=app.directory) as service:
+        app.deploy("v2", "\n1 / 0\n")
+        service.send_signal(signal.SIGHUP)
+        service.output.wait("the reload was rolled back", 30)
+        assert "ZeroDivisionError: division by zero" in service.output.text()
+
+
 @dataclass(frozen=True)
 class Broken:
     """Code that a deploy went wrong with, and a word of the worker's last output."""
