@@ -9,17 +9,18 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Control, ControlKind
 from rrdispatch.dispatch.lanes import MS
+from rrdispatch.dispatch.peers import Letter, known
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.sending import Sender
+from rrdispatch.dispatch.slots import Worker
 from rrdispatch.dispatch.talk import Talk
 
 SECOND = 1000 * MS
@@ -35,35 +36,6 @@ NEXT = frozenset(
 )  # fmt: skip
 FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
-_INET = struct.Struct("!H4s8x")
-_INET6 = struct.Struct("!HI16s")
-_INET_HEAD, _INET6_HEAD, _UNIX_HEAD = (
-    struct.pack("=H", family) for family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
-)
-_SCOPE = struct.Struct("=I")
-
-
-def _encode_inet(address: Any) -> bytes:
-    return _INET_HEAD + _INET.pack(address[1], socket.inet_aton(address[0]))
-
-
-def _encode_inet6(address: Any) -> bytes:
-    host, port, flow, scope = address
-    packed = socket.inet_pton(socket.AF_INET6, host.partition("%")[0])
-    return _INET6_HEAD + _INET6.pack(port, flow, packed) + _SCOPE.pack(scope)
-
-
-def _encode_unix(address: Any) -> bytes:
-    return _UNIX_HEAD + (os.fsencode(address) if address else b"")
-
-
-# struct sockaddr as accept4 gives it, which Python has taken apart.
-ENCODERS: dict[int, Callable[[Any], bytes]] = {
-    socket.AF_INET: _encode_inet,
-    socket.AF_INET6: _encode_inet6,
-    socket.AF_UNIX: _encode_unix,
-}
-
 
 @dataclass(slots=True, eq=False)
 class Listening:
@@ -71,7 +43,6 @@ class Listening:
 
     index: int
     sock: socket.socket
-    encode: Callable[[Any], bytes]
     armed: bool = False
     readable: bool = False
     open: bool = True
@@ -85,6 +56,13 @@ class Listening:
     quiet_ns: int = 0
     limit_ns: int = 0
     accepted: int = 0
+    letter: Letter = field(init=False)
+    accept: Callable[[], tuple[int, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.letter = Letter(self.sock.family)
+        # accept4 alone: a socket object per connection would cost as much again.
+        self.accept = self.sock._accept  # type: ignore[attr-defined]
 
     def note_readable(self) -> None:
         """The poller says that a connection may wait."""
@@ -114,10 +92,10 @@ class Acceptor:
         try:
             if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 raise OSError(errno.EINVAL, "it does not listen")
-            if sock.family not in ENCODERS:
+            if not known(sock.family):
                 raise OSError(errno.EAFNOSUPPORT, "neither TCP nor unix")
             os.set_blocking(fd, False)
-            listener = Listening(index, sock, ENCODERS[sock.family], shared=shared)
+            listener = Listening(index, sock, shared=shared)
             if not self.full:
                 self._arm(listener)
         except OSError:
@@ -196,38 +174,81 @@ class Acceptor:
         return index
 
     def _accept_some(self, listener: Listening, now: int) -> None:
+        """At most a round of them. Counts are read again after as many picks as there are workers:
+        one reading per pick."""
+        slots = self._sender.slots
+        left = slots.settings.round
+        while left > 0:
+            slots.refresh(now)
+            workers = slots.in_turn(listener.index)
+            if workers:
+                now = self._accept_in_turn(listener, workers[:left], now)
+            else:
+                workers = slots.ready
+                now = self._accept_by_policy(listener, min(left, len(workers) or 1), now)
+            if not now:
+                break
+            left -= len(workers) or 1
+
+    def _accept_in_turn(self, listener: Listening, workers: list[Worker], now: int) -> int:
+        """One for each of them; the time, or 0: no more in this round. Next to nothing is done
+        per connection: this is where a Python dispatcher spends its time."""
+        sender, letter, lane = self._sender, listener.letter, listener.index
+        accept, clock = listener.accept, time.monotonic_ns
+        write, give = letter.write, sender.give_in_turn
+        count, fd, failure = 0, -1, None
+        try:
+            for worker in workers:
+                fd, address = accept()
+                now = clock()
+                write(now, address)
+                give(worker, fd, now, letter, lane)
+                count += 1
+                fd = -1
+        except OSError as error:
+            failure = error
+        if count:
+            self._note_accepted(listener, count, now)
+            sender.note_in_turn(count, now)
+        if fd >= 0:
+            return now if self._give_again(listener, fd, now) else 0
+        return now if failure is None or self._failed(listener, failure, now) else 0
+
+    def _give_again(self, listener: Listening, fd: int, now: int) -> bool:
+        """Whose turn it is could not be given its connection; True: go on with this round."""
+        sender = self._sender
+        self._note_accepted(listener, 1, now)
+        sender.slots.refresh(now)
+        sender.give(sender.slots.turn, fd, now, listener.letter, listener.index)
+        if sender.held:
+            self._become_full(now)
+        return not sender.held
+
+    def _accept_by_policy(self, listener: Listening, most: int, now: int) -> int:
+        """The same for whoever the policy picks, one by one."""
         sender, slots = self._sender, self._sender.slots
-        ready = slots.ready
-        accept = listener.sock._accept  # type: ignore[attr-defined]
-        lane, encode = listener.index, listener.encode
-        # Counts are read again after as many picks as there are workers: one reading per pick.
-        picks = count = len(ready)
-        for _ in range(slots.settings.round):
-            if picks >= count:
-                slots.refresh(now)
-                picks = 0
-            picks += 1
+        letter, lane = listener.letter, listener.index
+        for _ in range(most):
             index = slots.next()
-            if index < 0 or lane >= len(ready[index].lanes):
+            if index < 0 or lane >= len(slots.ready[index].lanes):
                 index = self._another_worker(lane, now)
             if index < 0:
                 self._become_full(now)
-                break
+                return 0
             try:
-                fd, address = accept()
-            except BlockingIOError:
-                self._dry(listener)
-                break
+                fd, address = listener.accept()
             except OSError as error:
                 if self._failed(listener, error, now):
                     continue
-                break
+                return 0
             now = time.monotonic_ns()
-            self._note_accepted(listener, now)
-            sender.give(index, fd, now, encode(address), lane)
+            self._note_accepted(listener, 1, now)
+            letter.write(now, address)
+            sender.give(index, fd, now, letter, lane)
             if sender.held:
                 self._become_full(now)
-                break
+                return 0
+        return now
 
     def _dry(self, listener: Listening) -> None:
         listener.readable = False
@@ -235,14 +256,17 @@ class Acceptor:
             # A gated unix listener gets nothing more, and the poller would call it readable.
             self.drop(listener)
 
-    def _note_accepted(self, listener: Listening, now: int) -> None:
-        self._sender.totals.accepted += 1
-        listener.accepted += 1
+    def _note_accepted(self, listener: Listening, count: int, now: int) -> None:
+        self._sender.totals.accepted += count
+        listener.accepted += count
         listener.pause_ns = 0
         listener.quiet_ns = now + listener.quiet
 
     def _failed(self, listener: Listening, error: OSError, now: int) -> bool:
         """True: go on with this listener in this round."""
+        if isinstance(error, BlockingIOError):
+            self._dry(listener)
+            return False
         code = error.errno or 0
         self._sender.totals.accept_errors += 1
         if code in NEXT:

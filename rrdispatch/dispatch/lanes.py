@@ -25,6 +25,9 @@ RING = 1024
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 _ONE = struct.Struct("i")
 _NO_COUNT = b"\0\0\0\0"
+# One descriptor as sendmsg wants it, written anew for each connection.
+_DESCRIPTOR = array.array("i", [0])
+_ONE_RIGHT = [(int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS), _DESCRIPTOR)]
 
 
 @dataclass(slots=True)
@@ -45,19 +48,19 @@ class Lane:
     ``waiting`` is the number of connections in there, as of the last ``queued``.
     """
 
-    __slots__ = ("_buffer", "_parts", "receiver", "reclaimed", "ring", "sender", "sent", "waiting")
+    __slots__ = ("left", "receiver", "reclaimed", "ring", "sender", "sendmsg", "waiting")
 
     def __init__(self, sender: int, receiver: int, now: int) -> None:
         self.sender = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=sender)
         self.receiver = receiver
-        self._buffer = bytearray(MESSAGE_SIZE)
-        self._parts = [self._buffer]
+        self.sendmsg = self.sender.sendmsg
         waiting = self._waiting()
         # (send time, connections) of each message that may wait. What is found here was sent by a
         # dispatcher before us: it counts as sent now.
         self.ring: deque[tuple[int, int]] = deque([(now, 1)] * waiting)
-        self.sent = self.waiting = waiting
-        self.reclaimed = 0
+        self.waiting = waiting
+        self.left = 0  # messages that are not in there any more
+        self.reclaimed = 0  # and those of them that a helper took
 
     def _waiting(self) -> int:
         count = fcntl.ioctl(self.receiver, termios.FIONREAD, _NO_COUNT)
@@ -69,29 +72,31 @@ class Lane:
         if not ring:
             return 0
         waiting = self._waiting()
-        for _ in range(len(ring) - waiting):
+        gone = len(ring) - waiting
+        for _ in range(gone):
             self.waiting -= ring.popleft()[1]
+        if gone > 0:
+            self.left += gone
         return waiting
 
     def oldest(self) -> int:
         """When the connection that waits longest was sent, as of the last ``queued``; 0: none."""
+        if self.ring and self.ring[0][1]:
+            return self.ring[0][0]
         return next((sent_ns for sent_ns, count in self.ring if count), 0)
 
     def taken(self) -> int:
         """Messages that the worker took itself, as of the last ``queued``."""
-        return self.sent - len(self.ring) - self.reclaimed
+        return self.left - self.reclaimed
 
-    def send_one(self, fd: int, accepted_ns: int, peer: bytes, flags: int) -> None:
+    def send_one(self, fd: int, accepted_ns: int, message: list[bytearray]) -> None:
         """Send one connection; the fd stays the caller's. OSError leaves everything as it was."""
-        MESSAGE.pack_into(
-            self._buffer, 0, PROTOCOL, 1, 1, flags, min(len(peer), PEER_SIZE), accepted_ns, peer
-        )
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, _ONE.pack(fd))]
-        self.sender.sendmsg(self._parts, rights, _FLAGS)
-        self.ring.append((accepted_ns, 1))
-        self.sent += 1
+        _DESCRIPTOR[0] = fd
+        self.sendmsg(message, _ONE_RIGHT, _FLAGS)
+        ring = self.ring
+        ring.append((accepted_ns, 1))
         self.waiting += 1
-        if len(self.ring) > RING:
+        if len(ring) > RING:
             self.queued()
 
     def send_hand(self, hand: Hand, now: int) -> None:
@@ -105,11 +110,9 @@ class Lane:
     def _send(self, kind: Kind, hand: Hand, now: int, connections: int) -> None:
         length = min(len(hand.peer), PEER_SIZE)
         head = (PROTOCOL, kind, len(hand.fds), hand.flags, length, hand.accepted_ns, hand.peer)
-        MESSAGE.pack_into(self._buffer, 0, *head)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", hand.fds))]
-        self.sender.sendmsg(self._parts, rights, _FLAGS)
+        self.sendmsg([MESSAGE.pack(*head)], rights, _FLAGS)
         self.ring.append((now, connections))
-        self.sent += 1
         self.waiting += connections
 
     def close(self) -> None:

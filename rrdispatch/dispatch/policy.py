@@ -71,6 +71,19 @@ PICKS: dict[int, Callable[[Sequence[Candidate], int, int], int]] = {
 }
 
 
+def goes_in_turn(policy: int, keep_up: bool, spread: int, rounds: int, band: int) -> bool:
+    """Every pick of the next `rounds` turns is whoever is next, for all that is known now.
+
+    All are eligible and stay so, the loads differ by `spread`, and `keep_up` says that each takes
+    what it is given and stays below its capacity.
+    """
+    if policy == Policy.STRICT:
+        return True
+    if policy == Policy.LEAST_CONNECTIONS:
+        return not spread
+    return keep_up and spread + rounds - 1 <= band
+
+
 def pick(policy: int, candidates: Sequence[Candidate], turn: int, fewest: int, band: int) -> int:
     """Index of the worker to take, or -1 if nobody is eligible; `turn` is looked at first."""
     if not 0 <= turn < len(candidates):

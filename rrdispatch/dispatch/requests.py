@@ -193,6 +193,7 @@ class Requests:
         self._enter(worker, State.READY, (State.STARTING, State.PARKED, State.READY))
         worker.capacity = worker.candidate.capacity = capacity
         worker.batch = max(batch, 1)
+        self._slots.rebuild()
         return ()
 
     def _worker_park(self, request: Control, _: list[int]) -> Values:

@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 from rrdispatch._core.layout import FLAG_MOVED, Policy, State
 from rrdispatch.dispatch.lanes import MS, Hand
+from rrdispatch.dispatch.peers import Letter
 from rrdispatch.dispatch.slots import SENT, Slots, Worker
+
+_close = os.close
 
 
 @dataclass(slots=True)
@@ -38,22 +41,45 @@ class Sender:
     # Something was sent since the watch looked: it has to look again.
     sent_ns: int = 0
 
-    def give(self, index: int, fd: int, now: int, peer: bytes, lane: int) -> None:
+    def give(self, index: int, fd: int, now: int, letter: Letter, lane: int) -> None:
         """An accepted connection for ready[index]; if that is full for another, else it is held."""
         worker = self.slots.ready[index]
         if worker.batch > 1:
-            self._collect(worker, Hand([fd], now, peer, lane))
+            self._collect(worker, Hand([fd], now, letter.peer(), lane))
         else:
             try:
-                worker.lanes[lane].send_one(fd, now, peer, 0)
+                worker.lanes[lane].send_one(fd, now, letter.parts)
             except OSError:
                 self._pause(worker, now)
-                self.place(Hand([fd], now, peer, lane), now)
+                self.place(Hand([fd], now, letter.peer(), lane), now)
                 return
             os.close(fd)
             self._note_sent(worker, 1, now)
         worker.picks += 1
         self._next_turn(index)
+
+    def give_in_turn(self, worker: Worker, fd: int, now: int, letter: Letter, lane: int) -> None:
+        """The same where it is sure whose turn it is, one of ``Slots.in_turn`` after another.
+
+        OSError leaves everything as it was. ``note_in_turn`` has to follow.
+        """
+        worker.lanes[lane].send_one(fd, now, letter.parts)
+        _close(fd)
+        worker.picks += 1
+        worker.given += 1
+        worker.sent = sent = worker.sent + 1
+        worker.words[SENT] = sent
+        one = worker.candidate
+        if not one.pending:
+            worker.moved_ns = now
+        one.pending += 1
+
+    def note_in_turn(self, count: int, now: int) -> None:
+        """So many were given in turn; counts have to be read again now."""
+        slots = self.slots
+        slots.turn = (slots.turn + count) % len(slots.ready)
+        self.totals.sent += count
+        self.sent_ns = now
 
     def _next_turn(self, index: int) -> None:
         slots = self.slots
@@ -63,7 +89,7 @@ class Sender:
     def _note_sent(self, worker: Worker, count: int, now: int) -> None:
         worker.sent += count
         worker.given += count
-        worker.board.words[SENT] = worker.sent
+        worker.words[SENT] = worker.sent
         self.totals.sent += count
         self.sent_ns = now
 

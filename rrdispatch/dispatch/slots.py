@@ -9,12 +9,25 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from rrdispatch._core.layout import FIELD_OFFSETS, Candidate, Field, Policy, State
+from rrdispatch._core.layout import (
+    FIELD_OFFSETS,
+    QUEUE_LIMIT_MAX,
+    Candidate,
+    Field,
+    Policy,
+    State,
+)
 from rrdispatch._core.pure import Scoreboard
 from rrdispatch.dispatch.lanes import MS, Lane
-from rrdispatch.dispatch.policy import PICKS
+from rrdispatch.dispatch.policy import PICKS, goes_in_turn
 
 INFLIGHT_MAX = 1 << 20
+
+# For so long a worker's own count is believed.
+BELIEVED = MS
+
+# Few workers are not looked at more often than once per so many picks.
+LOOK_EVERY = 8
 
 # Where the counts are among the scoreboard's words.
 _RECEIVED, _CLOSED, _LOST, SENT = (
@@ -54,6 +67,7 @@ class Worker:
     # counts of connections
     sent: int = 0
     given: int = 0  # sent and not taken back
+    agreed_ns: int = 0  # when what it has to handle yet was what waited
     moved_away: int = 0
     picks: int = 0
     seen: int = 0  # how many it had handled at the last look
@@ -76,16 +90,18 @@ class Worker:
     draining: list[int] = field(default_factory=list)
     removing: list[int] = field(default_factory=list)
     moved_lately: int = 0  # since it drains, or since its death
+    words: memoryview = field(init=False)  # the scoreboard's
+
+    def __post_init__(self) -> None:
+        self.words = self.board.words
 
     def handled(self) -> int:
         """Connections that left its queue, if its scoreboard is right."""
-        words = self.board.words
-        return words[_RECEIVED] + words[_LOST]
+        return int(self.words[_RECEIVED] + self.words[_LOST])
 
     def inflight(self) -> int:
         """Connections received and not closed, if its scoreboard is right."""
-        words = self.board.words
-        return min(max(words[_RECEIVED] - words[_CLOSED], 0), INFLIGHT_MAX)
+        return min(max(self.words[_RECEIVED] - self.words[_CLOSED], 0), INFLIGHT_MAX)
 
     def measure(self) -> None:
         """Ask the kernel what waits in its channels."""
@@ -106,24 +122,18 @@ class Worker:
         """Messages that it took itself, as measured last."""
         return sum(lane.taken() for lane in self.lanes)
 
-    def refresh(self, now: int, settings: Settings) -> None:
-        """Bring its candidate up to date."""
-        one = self.candidate
-        words = self.board.words
-        received = words[_RECEIVED]
-        one.pending = self.collected
-        handled = received + words[_LOST]
-        if handled != self.seen:
-            self.seen, self.moved_ns = handled, now
-        if self.given != handled:
-            self.measure()
-            one.pending += self.waiting
-        inflight = received - words[_CLOSED]
-        one.inflight = inflight if 0 <= inflight <= INFLIGHT_MAX else self.inflight()
-        one.eligible = (
-            not self.stalled_ns and one.pending < settings.queue_limit and now >= self.pause_ns
-        )
-        one.fresh = now - self.moved_ns < settings.stall_timeout
+    def pending(self, handled: int, now: int) -> int:
+        """Connections that wait, where it has not handled all that it was given.
+
+        Its own count saves a system call per connection; it is believed for a moment after it was
+        found to be what the kernel says.
+        """
+        left = self.given - handled
+        if now - self.agreed_ns < BELIEVED and 0 < left <= QUEUE_LIMIT_MAX:
+            return left
+        self.measure()
+        self.agreed_ns = now if left == self.waiting else 0
+        return self.waiting
 
     def enter(self, state: State) -> None:
         """Change the state, and tell the readers of the scoreboard."""
@@ -159,6 +169,9 @@ class Slots:
         self.room = 0  # connections that the eligible can take together
         self.refreshed_ns = 0
         self._next_slot = 0
+        self._rounds = LOOK_EVERY
+        self._lanes = 0  # what all the READY have, 0 when one takes more than one per message
+        self._in_turn = False
 
     def rebuild(self) -> None:
         """Order the READY ones anew; the turn goes on at the slot whose turn it was."""
@@ -171,23 +184,57 @@ class Slots:
         self.candidates = [worker.candidate for worker in self.ready]
         later = (i for i, one in enumerate(self.ready) if one.slot >= self._next_slot)
         self.turn = next(later, 0)
+        self._rounds = -(-LOOK_EVERY // max(len(self.ready), 1))
+        one_by_one = all(worker.batch == 1 for worker in self.ready)
+        self._lanes = min((len(one.lanes) for one in self.ready), default=0) if one_by_one else 0
 
     def refresh(self, now: int) -> None:
         """Bring every candidate up to date."""
-        settings = self.settings
-        limit = settings.queue_limit
+        settings, rounds = self.settings, self._rounds
+        limit, timeout = settings.queue_limit, settings.stall_timeout
         self.refreshed_ns = now
-        fewest = room = -1
+        fewest, most, room = INFLIGHT_MAX << 1, -1, 0
+        all_eligible = keep_up = True
         for worker in self.ready:
-            worker.refresh(now, settings)
-            one = worker.candidate
-            if one.eligible:
-                room += limit - one.pending
-                load = one.pending + one.inflight
-                if fewest < 0 or load < fewest:
-                    fewest = load
-        self.fewest = max(fewest, 0)
-        self.room = room + 1
+            words, one = worker.words, worker.candidate
+            received = words[_RECEIVED]
+            handled = received + words[_LOST]
+            if handled != worker.seen:
+                worker.seen, worker.moved_ns = handled, now
+            pending = worker.collected
+            if handled != worker.given:
+                pending += worker.pending(handled, now)
+            inflight = received - words[_CLOSED]
+            if not 0 <= inflight <= INFLIGHT_MAX:
+                inflight = worker.inflight()
+            one.pending, one.inflight = pending, inflight
+            one.fresh = fresh = now - worker.moved_ns < timeout
+            if pending >= limit or worker.stalled_ns or now < worker.pause_ns:
+                one.eligible = all_eligible = False
+                continue
+            one.eligible = True
+            room += limit - pending
+            load = pending + inflight
+            if load < fewest:
+                fewest = load
+            if load > most:
+                most = load
+            if pending + rounds > limit:
+                all_eligible = False
+            if (pending and not fresh) or 0 < one.capacity < load + rounds:
+                keep_up = False
+        self.fewest = fewest if most >= 0 else 0
+        self.room = room
+        self._in_turn = all_eligible and goes_in_turn(
+            settings.policy, keep_up, most - fewest, rounds, settings.band
+        )
+
+    def in_turn(self, lane: int) -> list[Worker]:
+        """Whom the next picks are, in this order, until counts are read again; [] = not known."""
+        if not self._in_turn or lane >= self._lanes:
+            return []
+        turn = self.turn
+        return (self.ready[turn:] + self.ready[:turn]) * self._rounds
 
     def next(self) -> int:
         """Index in ``ready`` of whoever is next, or -1."""
