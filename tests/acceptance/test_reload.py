@@ -14,6 +14,7 @@ import pytest
 from rrdispatch.errors import ReloadError
 from tests.acceptance.conftest import Show
 from tests.harness.clusters import address, cluster
+from tests.harness.journal import Journal
 from tests.harness.load import Load
 from tests.harness.records import Plan, Tally
 from tests.harness.servers import APPS, Service
@@ -151,6 +152,25 @@ async def asgi(scope, receive, send):
             os._exit(9)
 """, "goodbye", "/"),
 ]  # fmt: skip
+
+
+def test_exit_in_the_midst_of_others(app: App, journal: Journal, show: Show) -> None:
+    """As the last of these, but with a handler of 100 ms: whoever was inside as well is lost."""
+    broken = BROKEN[-1]
+    with (
+        cluster("probe:asgi", cwd=app.directory, env=journal.env, probation=1.0) as running,
+        Traffic(address(running)) as traffic,
+    ):
+        app.deploy("broken", broken.addition)
+        with pytest.raises(ReloadError):
+            running.reload()
+        traffic.more()
+        tally = traffic.stop()
+    held, others = journal.inside(tally.failed)
+    text = f"{tally}; {len(held)} were inside {len(set(held.values()))} worker that exited"
+    show("5", "reload onto code that exits in the midst of other requests", text)
+    assert not others, others
+    assert len(held) <= 30
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda each: each.name.replace(" ", "-"))
