@@ -174,9 +174,10 @@ class Settings:
         3.0, Kind.DURATION, "How long the new workers must live before the old ones drain.",
         minimum=0,
     )  # fmt: skip
-    watch: bool = setting(False, Kind.SWITCH, "Reload when a file changes (development).")
+    watch: bool = setting(False, Kind.SWITCH, "Reload when a Python file changes (development).")
     watch_paths: tuple[str, ...] = setting(
-        (), Kind.LIST, "What to watch instead of the working directory. Repeatable.",
+        (), Kind.LIST,
+        "Watched instead of the working directory, for files of any kind. Repeatable.",
         flags=("--watch-path",), metavar="PATH",
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rrdispatch.settings import OPTIONS, flag
+from rrdispatch.settings import OPTIONS, flag, from_values
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples" / "README.md"]
@@ -34,3 +34,13 @@ def test_make_targets_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"(?:^    |`)make ([a-z]+)", page.read_text(), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_forms_of_a_target_are_accepted() -> None:
+    page = (ROOT / "docs" / "workers.md").read_text()
+    table = page.partition("| target |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    forms = re.findall(r"`([^`]+)`", " ".join(cells))
+    assert forms
+    for form in forms:
+        from_values({"target": form.split()[0]})
