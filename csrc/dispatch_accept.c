@@ -106,6 +106,9 @@ static void pause_listener(struct rr__dispatcher *d, struct rr__listener *listen
 void rr__listener_drop(struct rr__dispatcher *d, struct rr__listener *listener, int state)
 {
     rr__arm(d, listener, 0);
+    /* The primary closes its copy later: nobody is to be let in, and reset, until then. */
+    if (listener->narrow)
+        shutdown(listener->fd, SHUT_RD);
     if (listener->closing && listener->told) {
         struct rr_control answer = {.version = RR_CONTROL_VERSION,
                                     .kind = RR_CONTROL_LISTENER_CLOSE,
@@ -139,8 +142,9 @@ static int accept_failed(struct rr__dispatcher *d, struct rr__listener *listener
     switch (rr__accept_trouble(error)) {
     case RR__DRY:
         listener->readable = 0;
-        /* The poller would call a shut listener readable for ever, so it is never quiet. */
-        if (listener->shut)
+        /* The poller would call a shut listener readable for ever, so it is never quiet. And without
+         * a gate each moment of quiet lets somebody in. */
+        if (listener->shut || listener->narrow)
             rr__listener_drop(d, listener, RR__CLOSED);
         return 0;
     case RR__NEXT:
@@ -276,6 +280,8 @@ void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *lis
         limit = CLOSE_MOST;
     int gated = listener->shared ? -EPERM : rr_gate(listener->fd);
     listener->shut = gated == 0 && rr__expect_socket(listener->fd, AF_UNIX, SOCK_STREAM) == 0;
+    /* A filter on TCP takes CAP_NET_ADMIN on newer kernels (EPERM without it on 6.18). */
+    listener->narrow = !listener->shared && gated < 0 && listen(listener->fd, 0) == 0;
     listener->closing = 1;
     listener->accepted = 0;
     listener->quiet = quiet;

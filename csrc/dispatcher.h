@@ -89,6 +89,7 @@ struct rr__listener {
     uint8_t told;                /* the close was asked for: it is answered */
     uint8_t shared;              /* another process may go on with it: never gated */
     uint8_t shut;                /* gated for good: once empty it stays empty */
+    uint8_t narrow;              /* no gate to be had: a backlog of one, shut as soon as it is empty */
     uint64_t retry_ns, pause_ns; /* after EMFILE and its like */
     uint64_t error_told_ns;      /* when an accept error was told last */
     uint32_t sequence;           /* of LISTENER_CLOSE */

@@ -50,6 +50,7 @@ class Listening:
     pause_ns: int = 0
     retry_ns: int = 0  # 0 = it is not in a pause
     shared: bool = False  # another process may go on with it: never gated
+    narrow: bool = False  # no gate to be had: a backlog of one, shut as soon as it is empty
     closing: Control | None = None
     ending: bool = False
     quiet: int = 0
@@ -252,8 +253,10 @@ class Acceptor:
 
     def _dry(self, listener: Listening) -> None:
         listener.readable = False
-        if listener.ending and not listener.shared and listener.sock.family == socket.AF_UNIX:
-            # A gated unix listener gets nothing more, and the poller would call it readable.
+        unix = listener.sock.family == socket.AF_UNIX
+        if listener.ending and not listener.shared and (unix or listener.narrow):
+            # A gated unix listener gets nothing more, and the poller would call it readable;
+            # without a gate each moment of quiet lets somebody in.
             self.drop(listener)
 
     def _note_accepted(self, listener: Listening, count: int, now: int) -> None:
@@ -294,8 +297,9 @@ class Acceptor:
             try:
                 _core.gate(listener.sock.fileno())
             except OSError:
-                # Connections may come until it is quiet; they are served as well.
-                self._sender.totals.accept_errors += 1
+                # A filter on TCP takes CAP_NET_ADMIN on newer kernels (EPERM without it on 6.18).
+                listener.sock.listen(0)
+                listener.narrow = True
         listener.accepted = 0
         listener.quiet = quiet
         listener.quiet_ns = now + quiet
@@ -304,6 +308,9 @@ class Acceptor:
     def drop(self, listener: Listening) -> None:
         """Close it, and answer who asked for that."""
         self._disarm(listener)
+        if listener.narrow:
+            # The primary closes its copy later: nobody is to be let in, and reset, until then.
+            listener.sock.shutdown(socket.SHUT_RD)
         listener.sock.close()
         listener.open = listener.ending = False
         if listener.closing is not None:
