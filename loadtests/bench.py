@@ -1,9 +1,9 @@
 """CPU of the dispatching process per connection, latency at a low rate, and memory.
 
-    python -m loadtests.bench [--rounds 9] [--workers 2 8 64] [--takers 2] [--json FILE]
+    python -m loadtests.bench [--rounds 25] [--workers 2 8 64] [--takers 2] [--json FILE]
 
 A backlog of 1,000 connections is given out to workers that only take. All variants run interleaved
-in one run, medians are told with their ratio to the floor, ``accept4`` alone.
+in one run; medians are told, with the ratio to the floor, ``accept4`` alone.
 """
 
 from __future__ import annotations
@@ -78,13 +78,17 @@ def measure(options: argparse.Namespace, floor: Path, taker: Path) -> list[Row]:
 
 
 def table(used: dict[tuple[str, int], list[float]]) -> list[Row]:
-    """Medians, their ratio to the floor, and the spread between the quartiles."""
-    lowest = statistics.median(used["accept4 alone", 0])
+    """Medians, the median of each round's ratio to its own floor, and the spread of the quartiles.
+
+    A shared machine is faster in one second and slower in the next: a round's own floor shares that.
+    """
+    floors = used["accept4 alone", 0]
     rows = []
     for (name, workers), values in used.items():
         middle = statistics.median(values)
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (middle,) * 3
-        rows.append(Row(name, workers, middle / 1000, middle / lowest, (high - low) / middle))
+        ratio = statistics.median(value / floor for value, floor in zip(values, floors, strict=True))
+        rows.append(Row(name, workers, middle / 1000, ratio, (high - low) / middle))
     return rows
 
 
@@ -148,7 +152,7 @@ def show(rows: list[Row], slow: dict[str, dict[str, float]], used: dict[str, int
 def main() -> None:
     """Run, show, and write the JSON if asked for."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 8, 64])
     parser.add_argument("--backlog", type=int, default=1000)
     parser.add_argument(
