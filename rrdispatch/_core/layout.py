@@ -5,7 +5,9 @@ Owns no file descriptor and calls no system function; a test compares every numb
 
 from __future__ import annotations
 
+import os
 import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
@@ -27,6 +29,13 @@ CONTROL_VERSION = 1
 CONTROL_VALUES = 12
 CONTROL_FDS = 40
 CONTROL_SIZE = 120
+
+KEPT_FDS = 8
+KEPT_TAGS = 7
+HEIR_COMMAND_MAX = 256 * 1024
+HEIR_ARGUMENTS_MAX = 64
+HEIR_VARIABLES_MAX = 2048
+HEIRS_MAX = 16
 
 FLAG_MOVED = 1
 SWITCH_NO_TAKE_BACK = 1
@@ -73,7 +82,7 @@ class State(IntEnum):
 
 
 class ControlKind(IntEnum):
-    """Requests (1 to 11) and events (20 to 28) of a dispatcher's control socket."""
+    """Requests (1 to 14) and events (20 to 28) of a dispatcher's control socket."""
 
     SETTINGS = 1
     LISTENER_ADD = 2
@@ -86,6 +95,9 @@ class ControlKind(IntEnum):
     PING = 9
     STATS = 10
     STOP = 11
+    KEEP = 12
+    INHERIT = 13
+    HEIR = 14
     STARTED = 20
     STALLED = 21
     RECOVERED = 22
@@ -95,6 +107,29 @@ class ControlKind(IntEnum):
     LISTENER_FAILED = 26
     FULL = 27
     ROOM = 28
+
+
+class Inherit(IntEnum):
+    """What INHERIT asks for: its value 0."""
+
+    LISTENER = 1
+    WORKER = 2
+    KEPT = 3
+
+
+class AppTag(IntEnum):
+    """What is kept for the app: a dispatcher knows the meaning of CONTROL only."""
+
+    STATE = 1
+    CONTROL = 2
+    LOCK = 3
+    LOGGER = 4
+
+
+class WorkerTag(IntEnum):
+    """What is kept for a worker."""
+
+    VOICE = 1
 
 
 class Step(IntEnum):
@@ -126,6 +161,7 @@ FIELD_OFFSETS: dict[Field, tuple[int, str]] = {
 MESSAGE = struct.Struct("=BBBBIQ48s")
 SCOREBOARD_HEAD = struct.Struct("=IIII")
 CONTROL = struct.Struct("=IIIiII12Q")
+HEIR_HEAD = struct.Struct("=II")  # how many arguments, how many variables
 
 
 @dataclass(slots=True)
@@ -214,3 +250,19 @@ class SpawnRequest:
     setsid: bool = True
     nofile: tuple[int, int] | None = None
     cores: list[int] | None = None
+
+
+def heir_command(
+    program: str, cwd: str, arguments: Sequence[str], environment: Mapping[str, str]
+) -> bytes:
+    """What HEIR's memfd holds. Program and cwd are absolute; ValueError beyond the limits."""
+    strings = [program, cwd, *arguments, *(f"{key}={text}" for key, text in environment.items())]
+    data = b"".join(os.fsencode(text) + b"\0" for text in strings)
+    data = HEIR_HEAD.pack(len(arguments), len(environment)) + data
+    if data.count(b"\0", HEIR_HEAD.size) != len(strings):
+        raise ValueError("an heir's command with a NUL in it")
+    if not 1 <= len(arguments) <= HEIR_ARGUMENTS_MAX or len(environment) > HEIR_VARIABLES_MAX:
+        raise ValueError("an heir's command with too many arguments or variables, or none")
+    if len(data) > HEIR_COMMAND_MAX:
+        raise ValueError(f"an heir's command of more than {HEIR_COMMAND_MAX} bytes")
+    return data

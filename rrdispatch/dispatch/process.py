@@ -11,6 +11,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rrdispatch import _core
@@ -49,8 +50,20 @@ def command(kind: str) -> list[str]:
     return [program]
 
 
+def _standard_pairs() -> list[tuple[int, int]]:
+    """Stdout and stderr for the dispatcher, and through it for heirs; those that are open."""
+    pairs = []
+    for number in (1, 2):
+        with suppress(OSError):
+            os.fstat(number)
+            pairs.append((number, number))
+    return pairs
+
+
 class DispatcherHandle:
-    """One running dispatcher. Closing it ends the control socket: it drains and ends."""
+    """One running dispatcher. Closing it ends the control socket: it starts an heir if it was told
+    to, else it drains and ends.
+    """
 
     def __init__(self, kind: str, pid: int, pidfd: int, control: socket.socket) -> None:
         self.kind = kind
@@ -58,6 +71,7 @@ class DispatcherHandle:
         self.pidfd = pidfd
         self._control = control
         self._sequence = 0
+        self._received: dict[int, list[int]] = {}
 
     @classmethod
     def start(cls, kind: str, *, nofile: tuple[int, int] | None = None) -> DispatcherHandle:
@@ -69,7 +83,7 @@ class DispatcherHandle:
             arguments=arguments,
             environment={k: v for k in _PASSED_ON if (v := os.environ.get(k)) is not None},
             cwd="/",
-            fds=[(2, 2), (its.fileno(), CONTROL_NUMBER)],
+            fds=[*_standard_pairs(), (its.fileno(), CONTROL_NUMBER)],
             nofile=nofile,
         )
         with its:
@@ -82,6 +96,19 @@ class DispatcherHandle:
                 ) from error
         ours.setblocking(False)
         return cls(kind, pid, pidfd, ours)
+
+    @classmethod
+    def inherit(
+        cls, control: socket.socket, pid: int, *, kind: str | None = None
+    ) -> DispatcherHandle:
+        """The dispatcher that started us as its heir; STARTED is its first message here, too."""
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise DispatcherError(f"the dispatcher {pid} is gone") from error
+        control.set_inheritable(False)
+        control.setblocking(False)
+        return cls(kind or default_kind(), pid, pidfd, control)
 
     def fileno(self) -> int:
         """The control socket, to wait on; -1 after close."""
@@ -110,7 +137,11 @@ class DispatcherHandle:
         return self._sequence
 
     def receive(self) -> list[ControlMessage]:
-        """Every answer and event that waits, [] if none; EOFError when the dispatcher is gone."""
+        """Every answer and event that waits, [] if none; EOFError when the dispatcher is gone.
+
+        The fds of an answer are there for ``take_fds`` until the next call, which closes them.
+        """
+        self._drop_fds()
         messages: list[ControlMessage] = []
         while True:
             try:
@@ -128,12 +159,24 @@ class DispatcherHandle:
                 if messages:
                     return messages
                 raise EOFError("the dispatcher is gone")
-            messages.append(Control.unpack(received[0]))
-            for fd in received[1]:
+            message, fds = Control.unpack(received[0]), received[1]
+            messages.append(message)
+            if fds:
+                self._received.setdefault(message.sequence, []).extend(fds)
+
+    def take_fds(self, sequence: int) -> list[int]:
+        """The fds that came with an answer of the last ``receive``: the caller's from here on."""
+        return self._received.pop(sequence, [])
+
+    def _drop_fds(self) -> None:
+        for fds in self._received.values():
+            for fd in fds:
                 os.close(fd)
+        self._received.clear()
 
     def close(self) -> None:
-        """Close the control socket and the pidfd; a second close does nothing."""
+        """Close control socket, pidfd and what nobody took; a second close does nothing."""
+        self._drop_fds()
         self._control.close()
         if self.pidfd >= 0:
             os.close(self.pidfd)

@@ -26,6 +26,9 @@ ENUMS: dict[str, tuple[str, type[IntEnum]]] = {
     "rr_state": ("RR_STATE_", layout.State),
     "rr_control_kind": ("RR_(?:CONTROL|EVENT)_", layout.ControlKind),
     "rr_spawn_step": ("RR_STEP_", layout.Step),
+    "rr_inherit": ("RR_INHERIT_", layout.Inherit),
+    "rr_app_tag": ("RR_APP_", layout.AppTag),
+    "rr_worker_tag": ("RR_WORKER_", layout.WorkerTag),
 }
 NUMBERS = {
     "RR_PROTOCOL": layout.PROTOCOL,
@@ -41,6 +44,12 @@ NUMBERS = {
     "RR_CONTROL_VERSION": layout.CONTROL_VERSION,
     "RR_CONTROL_VALUES": layout.CONTROL_VALUES,
     "RR_CONTROL_FDS": layout.CONTROL_FDS,
+    "RR_KEPT_FDS": layout.KEPT_FDS,
+    "RR_KEPT_TAGS": layout.KEPT_TAGS,
+    "RR_HEIR_COMMAND_MAX": layout.HEIR_COMMAND_MAX,
+    "RR_HEIR_ARGUMENTS_MAX": layout.HEIR_ARGUMENTS_MAX,
+    "RR_HEIR_VARIABLES_MAX": layout.HEIR_VARIABLES_MAX,
+    "RR_HEIRS_MAX": layout.HEIRS_MAX,
 }
 
 

@@ -18,6 +18,7 @@ from rrdispatch._core.layout import CONTROL_SIZE, Control, ControlKind, State
 from .rig import Rig, rig
 
 K = ControlKind
+WITH_FDS = (K.LISTENER_ADD, K.WORKER_ADD, K.KEEP, K.INHERIT, K.HEIR)
 
 
 def nulls(count: int) -> list[int]:
@@ -62,7 +63,7 @@ def test_a_message_of_a_wrong_version(dispatcher: Rig, fds: list[int], version: 
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])
-@pytest.mark.parametrize("number", [0, 12, 19, 20, 28, 29, (1 << 32) - 1])
+@pytest.mark.parametrize("number", [0, 15, 19, 20, 28, 29, (1 << 32) - 1])
 def test_a_message_of_an_unknown_kind(dispatcher: Rig, fds: list[int], number: int, count: int):
     before = dispatcher.fds()
     answer = say(dispatcher, Control(number, 5).pack(), fds[:count])
@@ -79,7 +80,7 @@ def test_more_fds_than_a_message_may_carry(dispatcher: Rig, fds: list[int]):
 
 @pytest.mark.parametrize(
     "request_kind",
-    [kind for kind in K if kind < K.STARTED and kind not in (K.LISTENER_ADD, K.WORKER_ADD)],
+    [kind for kind in K if kind < K.STARTED and kind not in WITH_FDS],
 )
 def test_fds_where_none_belong(dispatcher: Rig, fds: list[int], request_kind: ControlKind):
     before = dispatcher.fds()
