@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rrdispatch import mutants
 from rrdispatch._core.layout import ControlKind, Policy
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.link import Answered, Link, Request
@@ -120,6 +121,8 @@ class Dispatching:
             nanoseconds(settings.stall_timeout),
             settings.band,
             nanoseconds(settings.heartbeat_timeout),
+            0,
+            mutants.enabled("no-rescue") | mutants.enabled("no-probe") << 1,
         )
         self.ask(ControlKind.SETTINGS, values=values)
         for index in sorted(self._open):

@@ -13,8 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rrdispatch import mutants
 from rrdispatch.errors import ConfigError
 from rrdispatch.settings import Settings, load_env_file
+
+_PASSED_ON = ("RRDISPATCH_PURE", mutants.VARIABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ def _environment(settings: Settings, origin: Origin) -> dict[str, str]:
     environment = {
         key: value
         for key, value in origin.environ.items()
-        if not key.startswith("RRDISPATCH_") or key == "RRDISPATCH_PURE"
+        if not key.startswith("RRDISPATCH_") or key in _PASSED_ON
     }
     environment.setdefault("PYTHONUNBUFFERED", "1")
     if settings.env_file is not None:

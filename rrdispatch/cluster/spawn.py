@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import rrdispatch
-from rrdispatch import _core
+from rrdispatch import _core, mutants
 from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
@@ -27,6 +27,7 @@ BOOT = str(Path(rrdispatch.__file__).with_name("serve") / "boot.py")
 
 # Numbers in the worker.
 SCOREBOARD, NOTIFY, LIFELINE, FIRST_CHANNEL = 3, 4, 5, 6
+LEAKED = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,15 @@ def _descriptors(
     for index in range(listeners):
         handle.channels.append(Channel.create())
         pairs.append((handle.channels[-1].receiver, FIRST_CHANNEL + index))
+    if mutants.enabled("leaky-fds"):
+        pairs += _everything()
     return pairs
+
+
+def _everything() -> list[tuple[int, int]]:
+    """The mutant: all that the primary holds, at numbers that are nobody's."""
+    held = sorted(int(name) for name in os.listdir("/proc/self/fd"))[:200]
+    return [(fd, LEAKED + fd) for fd in held if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")]
 
 
 def environment(launch: Launch, post: Post) -> dict[str, str]:

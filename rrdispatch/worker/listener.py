@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from rrdispatch import _core
+from rrdispatch import _core, mutants
+from rrdispatch._core.layout import BATCH_MAX
 
 from . import lifeline
 from .connection import Connection, decode_peer, protocol_of
@@ -30,6 +31,7 @@ NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 SHORTEST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 _MOST_REFUSED = 100
+GREEDY = mutants.enabled("batch-16")
 
 
 class ListenerClosed(OSError):
@@ -142,6 +144,8 @@ class Listener(socket.socket):
             connection = self._held.popleft()
         else:
             first, *others = self._wait() if self.gettimeout() != 0 else self._poll()
+            if GREEDY:
+                others += self._greedily()
             self._held.extend(others)
             connection = first
         return connection, self._address(connection)
@@ -156,6 +160,13 @@ class Listener(socket.socket):
         with contextlib.suppress(ListenerClosed):
             while True:
                 yield self.accept()
+
+    def _greedily(self) -> list[Connection]:
+        more: list[Connection] = []
+        with contextlib.suppress(BlockingIOError, ListenerClosed):
+            while len(more) < BATCH_MAX - 1:
+                more += self.take()
+        return more
 
     def _poll(self) -> list[Connection]:
         """Once per wake-up: event loops accept until nothing waits, and what is taken dies with us.

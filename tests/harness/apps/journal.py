@@ -14,6 +14,7 @@ from typing import Any
 
 _DIRECTORY = os.environ.get("PROBE_JOURNAL")
 _FD = -1
+_MOVED = 1  # docs/protocol.md 1
 
 
 def write(kind: str, what: object) -> None:
@@ -28,7 +29,10 @@ def write(kind: str, what: object) -> None:
 
 
 def watch_taking() -> None:
-    """From now on write ``T port`` for each connection that this worker takes (port 0: not TCP)."""
+    """From now on write ``T port,accepted,moved`` for each connection that this worker takes.
+
+    Port 0: not TCP. Accepted: when, by the dispatcher. Moved: 1 if another worker had it before.
+    """
     try:
         from rrdispatch import _core
     except ImportError:  # another server runs this app
@@ -38,7 +42,7 @@ def watch_taking() -> None:
     def taking(channel: int) -> Any:
         taken = take(channel)
         if taken is not None:
-            write("T", _port(taken.peer))
+            write("T", f"{_port(taken.peer)},{taken.accepted_ns},{taken.flags & _MOVED}")
         return taken
 
     _core.take = taking

@@ -1,0 +1,67 @@
+"""``python -m tests.chaos``: runs scenarios, prints one table; exit code 1 if a check failed."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.chaos import report
+from tests.chaos.kit import MUTANTS, Scenario
+from tests.chaos.runner import Outcome, load_scenarios, run_scenario
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--full", action="store_true", help="full length (make soak)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these scenarios")
+    parser.add_argument("--mutant", choices=sorted(MUTANTS), help="run with something broken")
+    parser.add_argument(
+        "--mutants", action="store_true", help="then each scenario once more, short, with its own"
+    )
+    parser.add_argument("--dispatcher", choices=["c", "python"], default="c")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into FILE")
+    parser.add_argument("--list", action="store_true", help="names and titles, nothing is run")
+    return parser.parse_args()
+
+
+def chosen(only: list[str] | None) -> list[Scenario]:
+    known = load_scenarios()
+    unknown = sorted(set(only or ()) - set(known))
+    if unknown:
+        raise SystemExit(f"no scenario {', '.join(unknown)}; there are: {', '.join(known)}")
+    return [known[name] for name in only or known]
+
+
+def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator[Outcome]:
+    for each in scenarios:
+        yield run_scenario(
+            each, full=options.full, mutant=options.mutant or "", dispatcher=options.dispatcher
+        )
+    for each in scenarios if options.mutants else ():
+        if each.mutant:
+            yield run_scenario(each, mutant=each.mutant, dispatcher=options.dispatcher)
+
+
+def main() -> int:
+    options = arguments()
+    scenarios = chosen(options.only)
+    if options.list:
+        for each in scenarios:
+            print(f"{each.name:<24} {each.title}{f'  [{each.mutant}]' if each.mutant else ''}")
+        return 0
+    print(f"chaos: {report.machine()}", flush=True)
+    done: list[Outcome] = []
+    for outcome in outcomes(options, scenarios):
+        print(report.line(outcome), flush=True)
+        done.append(outcome)
+    text = report.markdown(done, full=options.full)
+    print(f"\n{text}\n\n{report.summary(done)}", flush=True)
+    if options.markdown:
+        report.write_between_markers(options.markdown, text)
+    return 0 if all(each.good for each in done) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Runs one scenario and judges it: whatever happens ends as a Result with named checks.
+
+Owns the time limit, the temporary directory and the mutant's variable of a run. A scenario that
+raises or does not end has failed, by a check that says so; one that cannot run here is skipped.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from tests.chaos.kit import SCENARIOS, Result, Run, Scenario
+
+RAN = "it ran to its end"
+VARIABLE = "RRDISPATCH_MUTANT"
+LIMITS = {False: 120, True: 1200}  # seconds: short, full
+
+
+class Overran(BaseException):
+    """A scenario took too long; nothing in it may catch this."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One scenario, run."""
+
+    scenario: Scenario
+    result: Result
+    seconds: float
+    mutant: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.result.skipped:
+            return "skipped"
+        if not self.result.checks:
+            return "MISSED"  # a run that checks nothing shows nothing
+        return "MISSED" if self.result.broken else "met"
+
+    @property
+    def good(self) -> bool:
+        """For a mutant: a named check broke, and not merely that something went wrong."""
+        if self.verdict == "skipped":
+            return True
+        if self.mutant:
+            return bool([what for what in self.result.broken if not what.startswith(RAN)])
+        return self.verdict == "met"
+
+
+def load_scenarios() -> dict[str, Scenario]:
+    """All of them: every ``s_*.py`` beside this file registers its own."""
+    for path in sorted(Path(__file__).parent.glob("s_*.py")):
+        importlib.import_module(f"tests.chaos.{path.stem}")
+    return SCENARIOS
+
+
+def run_scenario(
+    scenario: Scenario, *, full: bool = False, mutant: str = "", dispatcher: str = "c"
+) -> Outcome:
+    """Runs it in a directory of its own."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="rr-chaos-") as tmp, _mutant(mutant):
+        run = Run(full=full, tmp=Path(tmp), mutant=mutant, dispatcher=dispatcher)
+        result = _guarded(scenario, run)
+    return Outcome(scenario, result, time.monotonic() - began, mutant)
+
+
+def _guarded(scenario: Scenario, run: Run) -> Result:
+    limit = LIMITS[run.full]
+    try:
+        with _alarm(limit):
+            return scenario.run(run)
+    except Overran:
+        where = traceback.format_exc()
+        failed = Result()
+        failed.check(f"{RAN}: not within {limit} s", False)
+    except Exception as error:
+        where = traceback.format_exc()
+        failed = Result()
+        lines = str(error).strip().splitlines() or [""]
+        failed.check(f"{RAN}: {type(error).__name__}: {lines[0]}", False)
+    print(where, flush=True)
+    return failed
+
+
+@contextmanager
+def _alarm(seconds: int) -> Iterator[None]:
+    def over(_number: int, _frame: FrameType | None) -> None:
+        raise Overran
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _mutant(name: str) -> Iterator[None]:
+    """Every process of the run inherits it."""
+    before = os.environ.pop(VARIABLE, None)
+    if name:
+        os.environ[VARIABLE] = name
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+        if before is not None:
+            os.environ[VARIABLE] = before
