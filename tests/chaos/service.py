@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rrdispatch import Cluster
 from tests.chaos.kit import Result, Run
+from tests.harness import processes
 from tests.harness.clusters import address, cluster, worker_pids
 from tests.harness.journal import Journal
 from tests.harness.records import TIMEOUT, Record, Tally, quantile
+from tests.harness.servers import wait_until
 
 QUEUED = "0 lost that nobody had taken"
 HANGS = "0 clients hang"
 HANG = 10.0  # seconds until a request counts as hanging
+SERVED_WITHIN = 30.0
 
 
 @dataclass
@@ -44,6 +47,29 @@ class Target:
     def told(self, name: str) -> list[dict[str, Any]]:
         return [event for event in list(self.events) if event["event"] == name]
 
+    def pids(self, state: str) -> list[int]:
+        """Of the workers in a state."""
+        rows = self.running.stats()["workers"]
+        return [int(row["pid"]) for row in rows if row["state"] == state]
+
+    def kill(self, pids: list[int]) -> int:
+        """SIGKILL all of them in one go; how many were still there."""
+        there = 0
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                processes.kill(pid)
+                there += 1
+        return there
+
+    def wait_serving(self, number: int, but: Collection[int] = ()) -> list[int]:
+        """Until so many workers serve, none of ``but``; their pids."""
+
+        def there() -> list[int]:
+            return [pid for pid in self.serving().values() if pid not in but]
+
+        wait_until(lambda: len(there()) >= number, SERVED_WITHIN, f"{number} workers serve")
+        return there()
+
     def rescued(self) -> int:
         """Connections that waited at a worker when it died, and were given to others."""
         return sum(int(event["rescued"]) for event in self.told("removed"))
@@ -57,8 +83,9 @@ def target(run: Run, app: str, **settings: Any) -> Iterator[Target]:
     journal = Journal(directory)
     events: list[dict[str, Any]] = []
     wanted = {"threads": 1, "max_restarts": 0, "probation": 0.2, "access_log": False} | settings
+    env = journal.env | wanted.pop("env", {})
     with cluster(
-        app, dispatcher=run.dispatcher, env=journal.env, on_event=events.append, **wanted
+        app, dispatcher=run.dispatcher, env=env, on_event=events.append, **wanted
     ) as running:
         yield Target(running, journal, events)
 
@@ -99,11 +126,12 @@ class Losses:
 def losses(it: Target, tally: Tally) -> Losses:
     """Of a load that has ended, the only one of its cluster.
 
-    A worker writes a take down some microseconds after it. What was accepted and is in no journal,
-    and that nobody has in a queue, was taken in such a last moment.
+    A worker writes a take down some microseconds after it. What was accepted, is in no journal and
+    was in no queue that the dispatcher gave up, was taken in such a last moment.
     """
     held, others = it.journal.inside(tally.failed)
-    unwritten = int(it.running.stats()["accepted"]) - it.journal.taken()
+    stats = it.running.stats()
+    unwritten = int(stats["accepted"]) - int(stats["lost"]) - it.journal.taken()
     last = min(len(others), max(0, unwritten))
     return Losses(held, last, others[last:])
 
@@ -127,9 +155,3 @@ def latency(result: Result, tally: Tally) -> None:
     result.counts["p50 ms"] = quantile(values, 0.5)
     result.counts["p99 ms"] = quantile(values, 0.99)
     result.counts["max ms"] = max(values, default=0.0)
-
-
-def wait_for(condition: Callable[[], bool], timeout: float, what: str) -> None:
-    from tests.harness.servers import wait_until
-
-    wait_until(condition, timeout, what)
