@@ -9,9 +9,6 @@
 
 enum { SWITCH_NO_TAKE_BACK = 1, SWITCH_NO_PROBE = 2, ROUND_MOST = 4096 };
 
-/* So that adding it to the time never overflows. */
-#define TIMEOUT_MOST (24 * 3600 * RR__SECOND)
-
 struct call {
     const struct rr_control *request;
     struct rr_control *answer;
@@ -29,7 +26,7 @@ static int on_settings(struct rr__dispatcher *d, const struct call *call)
         return -EINVAL;
     settings->policy = (int)value[0];
     settings->queue_limit = (uint32_t)value[1];
-    settings->stall_timeout = value[2] < TIMEOUT_MOST ? value[2] : TIMEOUT_MOST;
+    settings->stall_timeout = value[2] < RR__TIMEOUT_MOST ? value[2] : RR__TIMEOUT_MOST;
     settings->band = (uint32_t)value[3];
     settings->heartbeat_timeout = value[4];
     settings->round = value[5] ? (uint32_t)value[5] : RR__DEFAULT_ROUND;
@@ -79,11 +76,12 @@ static int on_listener_close(struct rr__dispatcher *d, const struct call *call)
     }
     if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
         return -ENOENT;
-    if (listener->closing)
+    if (listener->closing && listener->told)
         return -EALREADY;
     listener->sequence = call->request->sequence;
     listener->told = 1;
-    rr__listener_start_close(d, listener, call->request->value[0], call->request->value[1]);
+    if (!listener->closing)
+        rr__listener_start_close(d, listener, call->request->value[0], call->request->value[1]);
     return RR__LATER;
 }
 
@@ -127,11 +125,12 @@ static int on_worker_drain(struct rr__dispatcher *d, const struct call *call)
 
     if (!worker)
         return -ESRCH;
-    if (worker->draining)
+    if (worker->draining == RR__AWAITED)
         return -EALREADY;
-    worker->draining = 1;
+    if (worker->draining != RR__ORPHANED)
+        worker->moved_before = worker->moved_away;
+    worker->draining = RR__AWAITED;
     worker->drain_sequence = call->request->sequence;
-    worker->moved_before = worker->moved_away;
     if (worker->state != RR_STATE_DEAD)
         rr__worker_enter(d, worker, RR_STATE_DRAINING);
     rr__watch_soon(d, d->now);
@@ -144,14 +143,14 @@ static int on_worker_remove(struct rr__dispatcher *d, const struct call *call)
 
     if (!worker)
         return -ESRCH;
-    if (worker->removing)
+    if (worker->removing == RR__AWAITED)
         return -EALREADY;
     if (worker->state != RR_STATE_DEAD) {
         if (!rr__pidfd_ended(worker->pidfd))
             return -EBUSY;
         rr__worker_died(d, worker);
     }
-    worker->removing = 1;
+    worker->removing = RR__AWAITED;
     worker->remove_sequence = call->request->sequence;
     rr__watch_soon(d, d->now);
     return RR__LATER;
@@ -170,6 +169,7 @@ static int on_ping(struct rr__dispatcher *d, const struct call *call)
     value[6] = d->abandoned;
     value[7] = (uint64_t)d->slots.used_count;
     value[8] = d->rounds;
+    value[9] = d->heirs.started;
     return 0;
 }
 
@@ -194,6 +194,32 @@ static int on_stats(struct rr__dispatcher *d, const struct call *call)
     return 0;
 }
 
+static int on_keep(struct rr__dispatcher *d, const struct call *call)
+{
+    return rr__keep(d, call->request, call->fds, call->count);
+}
+
+static int on_inherit(struct rr__dispatcher *d, const struct call *call)
+{
+    const struct rr_control *request = call->request;
+    struct rr_control *answer = call->answer;
+    int fds[RR_CONTROL_FDS];
+
+    answer->value[RR__INHERIT_WHAT] = request->value[0];
+    answer->value[RR__INHERIT_TAG] = request->value[1];
+    int result = rr__inherited(d, answer, fds);
+    if (result < 0)
+        return result;
+    if (request->value[0] == RR_INHERIT_LISTENER)
+        answer->value[0] = d->listeners[request->listener].closing;
+    return request->value[0] == RR_INHERIT_WORKER ? on_stats(d, call) : 0;
+}
+
+static int on_heir(struct rr__dispatcher *d, const struct call *call)
+{
+    return rr__heir_command(d, call->request, call->fds, call->count);
+}
+
 static int on_stop(struct rr__dispatcher *d, const struct call *call)
 {
     (void)call;
@@ -216,6 +242,9 @@ static const struct handler {
     [RR_CONTROL_PING] = {on_ping, 0},
     [RR_CONTROL_STATS] = {on_stats, 0},
     [RR_CONTROL_STOP] = {on_stop, 0},
+    [RR_CONTROL_KEEP] = {on_keep, 1},
+    [RR_CONTROL_INHERIT] = {on_inherit, 0},
+    [RR_CONTROL_HEIR] = {on_heir, 1},
 };
 
 int rr__request(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count,

@@ -25,6 +25,7 @@ const struct rr__system rr__system_real = {
     .close = close_fd,
     .now = rr_now_ns,
     .fork = rr__fork_quiet,
+    .spawn = rr_spawn,
 };
 
 void rr__close(struct rr__dispatcher *d, int *fd)
@@ -50,6 +51,8 @@ static int timeout(const struct rr__dispatcher *d)
     sooner(&deadline, d->reap_ns);
     sooner(&deadline, d->told_ns);
     sooner(&deadline, d->leave_ns);
+    sooner(&deadline, d->heirs.due_ns);
+    sooner(&deadline, d->heirs.silent_ns);
     for (int i = 0; i < d->listener_count; i++) {
         const struct rr__listener *listener = &d->listeners[i];
         if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
@@ -70,13 +73,12 @@ static int timeout(const struct rr__dispatcher *d)
     return left < 60000 ? (int)left : 60000;
 }
 
-/* The primary is gone: accept what the backlogs hold, hand it out, and end when nothing waits. */
+/* The primary is gone for good: accept what the backlogs hold, hand it out, and end when nothing waits. */
 static void leave(struct rr__dispatcher *d)
 {
     rr__poller_remove(&d->poller, d->control);
     d->leaving = 1;
-    d->told_count = 0;
-    d->told_ns = 0;
+    rr__hush(d);
     d->leave_ns = d->now + LEAVE_NS;
     for (int i = 0; i < d->listener_count; i++) {
         struct rr__listener *listener = &d->listeners[i];
@@ -103,14 +105,26 @@ static int may_end(struct rr__dispatcher *d)
     return !alive || !busy;
 }
 
+static void serve_control(struct rr__dispatcher *d)
+{
+    if (d->leaving || d->control < 0 || rr__serve_control(d))
+        return;
+    if (d->heirs.command)
+        rr__heir_lost(d);
+    else
+        leave(d);
+}
+
 static void handle(struct rr__dispatcher *d, uint64_t tag)
 {
     int index = (int)(uint32_t)tag;
 
     switch ((enum rr__tag)(tag >> 32)) {
     case RR__TAG_CONTROL:
-        if (!d->leaving && !rr__serve_control(d))
-            leave(d);
+        serve_control(d);
+        break;
+    case RR__TAG_CALL:
+        rr__heir_called(d);
         break;
     case RR__TAG_LISTENER:
         d->listeners[index].readable = 1;
@@ -148,6 +162,7 @@ static int run_round(struct rr__dispatcher *d)
     rr__reclaim_reap(d);
     rr__listeners_due(d);
     rr__accept_all(d);
+    rr__heir_due(d);
     if (d->leaving && may_end(d))
         d->ended = 1;
     return 0;
@@ -188,6 +203,8 @@ static void close_all(struct rr__dispatcher *d)
         if (d->listeners[i].state == RR__ARMED || d->listeners[i].state == RR__DISARMED)
             rr__close(d, &d->listeners[i].fd);
     }
+    rr__kept_close(d, d->kept);
+    rr__close(d, &d->heirs.pidfd);
     rr__close(d, &d->null);
     rr__poller_close(&d->poller);
     rr__close(d, &d->control);
@@ -224,7 +241,7 @@ int rr__dispatcher_run(int control, const struct rr__system *system)
     }
     d->system = system;
     d->control = control;
-    d->null = d->poller.fd = -1;
+    d->null = d->poller.fd = d->heirs.pidfd = -1;
     int result = set_up(d);
     while (result == 0 && !d->ended)
         result = run_round(d);

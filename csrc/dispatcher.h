@@ -13,11 +13,14 @@ enum {
     RR__RECLAIMERS = 64, /* helpers at a time, those given up included */
     RR__TOLD_MAX = 1024, /* control messages waiting for the primary */
     RR__DEFAULT_ROUND = 64,
+    RR__CONTROL_FD = 3,  /* where a dispatcher, and an heir, finds its end */
 };
 
 #define RR__MS 1000000ull
 #define RR__SECOND 1000000000ull
 #define RR__RECLAIM_NS (20 * RR__MS)
+/* So that adding it to the time never overflows. */
+#define RR__TIMEOUT_MOST (24 * 3600 * RR__SECOND)
 
 /* The world as the loop sees it; tests put another one in its place. All return -errno on failure. */
 struct rr__system {
@@ -27,6 +30,7 @@ struct rr__system {
     int (*close)(int fd);
     uint64_t (*now)(void);
     pid_t (*fork)(void);
+    int (*spawn)(const struct rr_spawn *request, int *pidfd, int *step);
 };
 extern const struct rr__system rr__system_real;
 
@@ -47,6 +51,15 @@ struct rr__channel {
     uint8_t counts[RR__RING]; /* connections in the message; 0 = probe */
 };
 
+/* A request that waits for its answer; the asker of an orphaned one is dead. */
+enum rr__waiting { RR__AWAITED = 1, RR__ORPHANED = 2 };
+
+/* Kept for an heir under one tag. */
+struct rr__kept {
+    int fds[RR_KEPT_FDS];
+    int count;
+};
+
 struct rr__worker {
     /* the hot part */
     struct rr_scoreboard *board;
@@ -59,7 +72,7 @@ struct rr__worker {
     uint8_t collecting;  /* it is in collected[] */
     uint8_t probing;     /* a probe is in oldest_channel */
     uint8_t hung;        /* and this was told */
-    uint8_t removing, draining; /* a request waits for its answer */
+    uint8_t removing, draining; /* enum rr__waiting, or 0 */
     int ready_index; /* in ready[], or -1 */
     /* as measured last */
     uint32_t queued;     /* connections in its channels */
@@ -78,6 +91,7 @@ struct rr__worker {
     int pidfd, board_fd, lifeline;
     uint64_t sent, moved_away, picks;
     struct rr__hand outbox; /* collected for one message of a batch worker */
+    struct rr__kept kept[RR_KEPT_TAGS];
     struct rr__channel channel[RR_MAX_LISTENERS];
 };
 
@@ -86,7 +100,7 @@ enum rr__listener_state { RR__ABSENT, RR__ARMED, RR__DISARMED, RR__FAILED, RR__C
 struct rr__listener {
     int fd;
     uint8_t state, readable, closing;
-    uint8_t told;                /* the close was asked for: it is answered */
+    uint8_t told;                /* the close was asked for by who is there: it is answered */
     uint8_t shared;              /* another process may go on with it: never gated */
     uint8_t shut;                /* gated for good: once empty it stays empty */
     uint8_t narrow;              /* no gate to be had: a backlog of one, shut as soon as it is empty */
@@ -124,6 +138,29 @@ struct rr__slots {
     uint32_t next_slot; /* the turn, while ready[] is made anew */
 };
 
+/* The command that starts an heir, as it came; the pointers lead into the text. */
+struct rr__command {
+    const char *program, *cwd;
+    const char *arguments[RR_HEIR_ARGUMENTS_MAX + 1];
+    const char *variables[RR_HEIR_VARIABLES_MAX + 1];
+    char text[RR_HEIR_COMMAND_MAX];
+};
+
+struct rr__heirs {
+    struct rr__command *command;       /* NULL = none are wanted */
+    int most;                          /* so many within the window */
+    uint64_t window, silence;
+    int pidfd;                         /* of the one that has the control socket; -1 = not started by us */
+    uint64_t silent_ns;                /* it has said nothing yet: killed then */
+    uint64_t due_ns;                   /* nobody is there: when to see to that */
+    uint64_t tries_ns[RR_HEIRS_MAX];
+    uint32_t tries;
+    uint64_t started;                  /* of all time, and those that could not be */
+    int listening;                     /* for a client of the kept control listener */
+    uint64_t call_ns, call_pause;      /* no other call is heeded before; for so long */
+    struct rr__command commands[2];    /* the one in use and the one to come; mostly untouched pages */
+};
+
 struct rr__dispatcher {
     const struct rr__system *system;
     struct rr__settings settings;
@@ -157,10 +194,12 @@ struct rr__dispatcher {
     int listener_count, listener_first;
     struct rr__listener listeners[RR_MAX_LISTENERS];
     struct rr__reclaimer reclaimers[RR__RECLAIMERS];
+    struct rr__kept kept[RR_KEPT_TAGS]; /* the app's */
     struct rr__worker workers[RR_MAX_WORKERS];
+    struct rr__heirs heirs;
 };
 
-enum rr__tag { RR__TAG_CONTROL, RR__TAG_LISTENER, RR__TAG_WORKER, RR__TAG_RECLAIMER };
+enum rr__tag { RR__TAG_CONTROL, RR__TAG_LISTENER, RR__TAG_WORKER, RR__TAG_RECLAIMER, RR__TAG_CALL };
 static inline uint64_t rr__tag(enum rr__tag kind, int index)
 {
     return (uint64_t)kind << 32 | (uint32_t)index;
@@ -210,6 +249,8 @@ void rr__event(struct rr__dispatcher *d, int kind, uint32_t worker, uint64_t val
 void rr__answer(struct rr__dispatcher *d, int kind, uint32_t sequence, uint32_t worker,
                 uint64_t value);
 void rr__talk(struct rr__dispatcher *d);
+/* Forgets what waits to be told: who was to hear it is gone. */
+void rr__hush(struct rr__dispatcher *d);
 /* 0 when the primary is gone, else 1. */
 int rr__serve_control(struct rr__dispatcher *d);
 
@@ -220,6 +261,23 @@ void rr__worker_enter(struct rr__dispatcher *d, struct rr__worker *worker, int s
 void rr__worker_died(struct rr__dispatcher *d, struct rr__worker *worker);
 void rr__worker_close(struct rr__dispatcher *d, struct rr__worker *worker);
 void rr__worker_unstall(struct rr__dispatcher *d, struct rr__worker *worker);
+
+/* estate.c: what is kept for an heir, and given to it */
+enum { RR__INHERIT_WHAT = 10, RR__INHERIT_TAG = 11 }; /* the values of an answer that say what was asked */
+int rr__keep(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count);
+void rr__kept_close(struct rr__dispatcher *d, struct rr__kept *table);
+/* The fds that belong to the answer of an INHERIT: how many, or -errno. They stay the dispatcher's. */
+int rr__inherited(struct rr__dispatcher *d, const struct rr_control *answer, int *fds);
+void rr__orphan_requests(struct rr__dispatcher *d);
+
+/* heir.c: who takes the primary's place */
+/* `size` bytes are in command->text. 0 or -EINVAL. */
+int rr__command_parse(struct rr__command *command, size_t size);
+int rr__heir_command(struct rr__dispatcher *d, const struct rr_control *request, const int *fds,
+                     int count);
+void rr__heir_lost(struct rr__dispatcher *d);
+void rr__heir_called(struct rr__dispatcher *d);
+void rr__heir_due(struct rr__dispatcher *d);
 
 /* watch.c: stalled, recovered, hung; drained, removed */
 void rr__watch_soon(struct rr__dispatcher *d, uint64_t when);

@@ -147,6 +147,7 @@ void rr__worker_close(struct rr__dispatcher *d, struct rr__worker *worker)
     rr__close(d, &worker->pidfd);
     rr__close(d, &worker->board_fd);
     rr__close(d, &worker->lifeline);
+    rr__kept_close(d, worker->kept);
     rr__slots_remove(&d->slots, worker);
     worker->used = 0;
     rr__slots_rebuild(&d->slots);

@@ -1,5 +1,6 @@
 /* The dispatcher's executable: control socket on fd 3. Owns what concerns the whole process: signals and
- * limits. Ends by a control message, or when primary and workers are gone; signals are for others. */
+ * limits. Ends by a control message, or when primary and workers are gone; signals are for others, and
+ * heirs that end are reaped by the kernel. */
 #include <signal.h>
 #include <stddef.h>
 #include <sys/resource.h>
@@ -10,7 +11,7 @@ enum { CONTROL_FD = 3, EXIT_USAGE = 2 };
 
 static void ignore_signals(void)
 {
-    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE};
+    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD};
     struct sigaction action = {.sa_handler = SIG_IGN};
 
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)

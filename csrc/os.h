@@ -21,6 +21,8 @@ int rr__is_sealed(int fd);
 int rr__close_range(unsigned first, unsigned last);
 /* 1 if the process behind the pidfd has ended. */
 int rr__pidfd_ended(int pidfd);
+/* SIGKILL. */
+void rr__pidfd_kill(int pidfd);
 
 /* fork(2) for a child that will make async-signal-safe calls only: no atexit, no atfork handlers, and a
  * child that waitpid(-1) of the process around us does not see. In the child all signals are blocked. */

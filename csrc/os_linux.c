@@ -18,6 +18,9 @@
 #ifndef SYS_close_range
 #define SYS_close_range 436
 #endif
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
 #ifndef CLONE_PIDFD
 #define CLONE_PIDFD 0x00001000
 #endif
@@ -89,6 +92,11 @@ int rr__pidfd_ended(int pidfd)
 {
     struct pollfd item = {.fd = pidfd, .events = POLLIN};
     return poll(&item, 1, 0) == 1 && (item.revents & (POLLIN | POLLHUP));
+}
+
+void rr__pidfd_kill(int pidfd)
+{
+    syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
 }
 
 pid_t rr__fork_quiet(void)

@@ -22,13 +22,27 @@ static void listen_to_primary(struct rr__dispatcher *d, int wanted)
     d->deaf = !wanted;
 }
 
+/* What is inherited is looked up when it is sent: what waits to be sent holds no fds. */
+static int send_one(struct rr__dispatcher *d, struct rr_control *message)
+{
+    int fds[RR_CONTROL_FDS], count = 0;
+
+    if (message->kind == RR_CONTROL_INHERIT && message->result == 0) {
+        count = rr__inherited(d, message, fds);
+        if (count < 0)
+            message->result = count;
+    }
+    return rr_control_send(d->control, message, fds, count > 0 ? count : 0);
+}
+
 /* Sends what waits, as far as the socket takes it. */
 void rr__talk(struct rr__dispatcher *d)
 {
     d->told_ns = 0;
     while (d->told_count > 0) {
-        int result = rr_control_send(d->control, &d->told[d->told_first], NULL, 0);
-        if (result == -EAGAIN || result == -ENOBUFS || result == -ENOMEM) {
+        int result = send_one(d, &d->told[d->told_first]);
+        if (result == -EAGAIN || result == -ENOBUFS || result == -ENOMEM ||
+            result == -ETOOMANYREFS) {
             d->told_ns = d->now + TELL_AGAIN_NS;
             break;
         }
@@ -39,11 +53,19 @@ void rr__talk(struct rr__dispatcher *d)
         listen_to_primary(d, 1);
 }
 
+void rr__hush(struct rr__dispatcher *d)
+{
+    d->told_count = 0;
+    d->told_ns = 0;
+    d->deaf = 0;
+    d->full_told = 0; /* whoever comes is not told of the end of what it was not told of */
+}
+
 void rr__tell(struct rr__dispatcher *d, const struct rr_control *message)
 {
     int event = message->kind >= RR_EVENT_STARTED;
 
-    if (d->leaving || d->told_count >= (event ? EVENTS_MOST : RR__TOLD_MAX))
+    if (d->leaving || d->control < 0 || d->told_count >= (event ? EVENTS_MOST : RR__TOLD_MAX))
         return;
     d->told[(d->told_first + d->told_count) % RR__TOLD_MAX] = *message;
     d->told_count++;
@@ -92,8 +114,11 @@ int rr__serve_control(struct rr__dispatcher *d)
         int result = rr_control_receive(d->control, &request, fds, RR_CONTROL_FDS, &count);
         if (result == -EAGAIN || result == -ENOMEM || result == -ENOBUFS)
             return 1;
+        if (result == -ECONNRESET)
+            continue; /* it died with answers unread: what it asked for before comes after this */
         if (result == 0 || (result < 0 && result != -EPROTO))
             return 0;
+        d->heirs.silent_ns = 0;
         handle(d, &request, result, fds, count);
     }
     return 1;

@@ -129,9 +129,12 @@ static void finish_remove(struct rr__dispatcher *d, struct rr__worker *worker)
         .value = {worker->moved_away - worker->moved_before, worker->sent,
                   rr_scoreboard_load(worker->board, RR_FIELD_RECEIVED)}};
 
+    int asked = worker->removing == RR__AWAITED;
+
     d->lost += worker->queued;
     rr__worker_close(d, worker);
-    rr__tell(d, &answer);
+    if (asked)
+        rr__tell(d, &answer);
 }
 
 /* 1 when it has to be looked at again. */
@@ -146,15 +149,15 @@ static int look_at(struct rr__dispatcher *d, struct rr__worker *worker, int empt
     look_for_hung(d, worker);
     if (rr__reclaim_wanted(d, worker))
         d->wanting = 1;
-    if (worker->draining && rr__worker_idle(worker))
+    if (worker->draining == RR__AWAITED && rr__worker_idle(worker))
         finish_drain(d, worker);
     int abandoned = d->settings.no_take_back && worker->reclaimer < 0;
     if (worker->removing && (rr__worker_idle(worker) || abandoned)) {
         finish_remove(d, worker);
         return 0;
     }
-    return again || worker->queued || worker->stalled || worker->draining || worker->removing ||
-           worker->reclaimer >= 0;
+    return again || worker->queued || worker->stalled || worker->draining == RR__AWAITED ||
+           worker->removing || worker->reclaimer >= 0;
 }
 
 /* When to look again: as soon as somebody could have become overdue. */

@@ -305,6 +305,12 @@ class Acceptor:
         listener.quiet_ns = now + quiet
         listener.limit_ns = now + limit
 
+    def orphan(self) -> None:
+        """Whoever waits for a close is dead: it goes on."""
+        self._full_told = False
+        for listener in self.listeners:
+            listener.closing = None
+
     def drop(self, listener: Listening) -> None:
         """Close it, and answer who asked for that."""
         self._disarm(listener)

@@ -11,6 +11,8 @@ import time
 
 from rrdispatch._core.layout import ControlKind, State
 from rrdispatch.dispatch.accepting import SECOND, Acceptor
+from rrdispatch.dispatch.estate import Estate
+from rrdispatch.dispatch.heirs import Heirs
 from rrdispatch.dispatch.lanes import MS
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.reclaimer import Reclaims
@@ -41,7 +43,9 @@ class Dispatcher:
         self.acceptor = Acceptor(self.poller, self.sender, self.talk)
         self.reclaims = Reclaims(self.poller, self.sender)
         self.watch = Watch(self.sender, self.reclaims, self.talk, self.null)
-        self.requests = Requests(self.poller, self.acceptor, self.sender, self.watch, self.talk)
+        self.estate = Estate(self.slots, self.acceptor)
+        self.heirs = Heirs(self.poller, self.talk, self.estate, self._hear)
+        self.requests = Requests(self.poller, self.acceptor, self.sender, self.watch, self.heirs)
         self._leave_ns = 0
         self._deaf = False
 
@@ -64,6 +68,7 @@ class Dispatcher:
         self.totals.rounds += 1
         self.acceptor.run(now)
         due = [self.watch.run(now), self.reclaims.run(now), self.acceptor.look(now)]
+        due.append(self.heirs.run(now))
         if self.reclaims.changed:
             due.append(now)
         if self.talk.waits:
@@ -87,19 +92,27 @@ class Dispatcher:
             heard = self.talk.hear()
             if heard is None:
                 break
+            self.heirs.heard()
             self.requests.serve(*heard)
             if self.requests.stopped:
                 return
-        if self.talk.ended:
-            self._leave(time.monotonic_ns())
+        if self.talk.ended and self.talk.control >= 0:
+            self._primary_gone(time.monotonic_ns())
 
     def _listen_again(self) -> None:
         if self._deaf and not self.talk.crowded:
             self._deaf = False
             self.poller.add(self.talk.control, self._hear)
 
+    def _primary_gone(self, now: int) -> None:
+        if self.heirs.wanted:
+            self._deaf = False
+            self.heirs.lost(now)
+        else:
+            self._leave(now)
+
     def _leave(self, now: int) -> None:
-        """The primary is gone: hand out what the backlogs hold, and end when nothing waits."""
+        """Nobody follows the primary: hand out what the backlogs hold, and end when all is done."""
         self.poller.remove(self.talk.control)
         self._leave_ns = now + LEAVE_LIMIT
         for listener in self.acceptor.listeners:
@@ -134,6 +147,8 @@ class Dispatcher:
             if listener.open:
                 listener.closing = None
                 self.acceptor.drop(listener)
+        self.estate.close()
+        self.heirs.close()
         self.poller.close()
         os.close(self.null)
         self.talk.close()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from rrdispatch._core.layout import (
     BATCH_MAX,
+    CONTROL_VALUES,
     CONTROL_VERSION,
     MAX_LISTENERS,
     MAX_WORKERS,
@@ -25,22 +26,25 @@ from rrdispatch._core.layout import (
     Control,
     ControlKind,
     Field,
+    Inherit,
     Policy,
     State,
 )
 from rrdispatch._core.pure import Scoreboard
 from rrdispatch.dispatch.accepting import Acceptor, Listening
+from rrdispatch.dispatch.heirs import Heirs
 from rrdispatch.dispatch.lanes import Lane
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.sending import Sender
-from rrdispatch.dispatch.slots import Worker
-from rrdispatch.dispatch.talk import Talk
+from rrdispatch.dispatch.slots import ORPHANED, Worker
+from rrdispatch.dispatch.talk import Find
 from rrdispatch.dispatch.watch import Watch
 
 ROUND_DEFAULT = 64
 ROUND_MOST = 4096
 U32 = (1 << 32) - 1
 PIDFD, BOARD, LIFELINE, CHANNELS = range(4)
+WITH_FDS = (ControlKind.LISTENER_ADD, ControlKind.WORKER_ADD, ControlKind.KEEP, ControlKind.HEIR)
 
 Values = tuple[int, ...]
 Call = Callable[[Control, list[int]], Values | None]
@@ -54,15 +58,18 @@ class Requests:
     """Serves one message at a time."""
 
     def __init__(
-        self, poller: Poller, acceptor: Acceptor, sender: Sender, watch: Watch, talk: Talk
+        self, poller: Poller, acceptor: Acceptor, sender: Sender, watch: Watch, heirs: Heirs
     ) -> None:
         self.stopped = False
+        self._heirs = heirs
+        self._estate = heirs.estate
+        self._find: Find | None = None  # the fds of the answer
         self._poller = poller
         self._acceptor = acceptor
         self._sender = sender
         self._slots = sender.slots
         self._watch = watch
-        self._talk = talk
+        self._talk = heirs.talk
         self._calls: dict[int, Call] = {
             ControlKind.SETTINGS: self._settings,
             ControlKind.LISTENER_ADD: self._listener_add,
@@ -75,12 +82,15 @@ class Requests:
             ControlKind.PING: self._ping,
             ControlKind.STATS: self._stats,
             ControlKind.STOP: self._stop,
+            ControlKind.KEEP: self._keep,
+            ControlKind.INHERIT: self._inherit,
+            ControlKind.HEIR: self._heir,
         }
 
     def serve(self, data: bytes, fds: list[int]) -> None:
         """Do what a message asks for and answer it; its fds are ours from here on."""
         request = Control.unpack(data)
-        result, values = 0, None
+        result, values, self._find = 0, None, None
         try:
             values = self._call(request, fds)
         except OSError as error:
@@ -89,7 +99,7 @@ class Requests:
         for fd in fds:
             os.close(fd)
         if result or values is not None:
-            self._talk.answer(request, result, values or ())
+            self._talk.answer(request, result, values or (), self._find)
 
     def _call(self, request: Control, fds: list[int]) -> Values | None:
         if request.version != CONTROL_VERSION:
@@ -97,7 +107,7 @@ class Requests:
         call = self._calls.get(request.kind)
         if call is None:
             raise _fail(errno.ENOSYS)
-        if fds and request.kind not in (ControlKind.LISTENER_ADD, ControlKind.WORKER_ADD):
+        if fds and request.kind not in WITH_FDS:
             raise _fail(errno.EPROTO)
         return call(request, fds)
 
@@ -139,8 +149,9 @@ class Requests:
         if listener.closing is not None:
             raise _fail(errno.EALREADY)
         listener.closing = request
-        quiet, limit = request.values[:2]
-        self._acceptor.start_close(listener, quiet, limit, time.monotonic_ns())
+        if not listener.ending:
+            quiet, limit = request.values[:2]
+            self._acceptor.start_close(listener, quiet, limit, time.monotonic_ns())
         return None
 
     # ---- workers ----------------------------------------------------------------------------
@@ -167,11 +178,11 @@ class Requests:
         except OSError:
             board.close()
             raise
-        os.close(fds[BOARD])
         now = time.monotonic_ns()
         lanes = [Lane(channels[i], channels[i + 1], now) for i in range(0, len(channels), 2)]
         slot, generation = request.values[:2]
         worker = Worker(request.worker, slot, generation, fds[PIDFD], fds[LIFELINE], board, lanes)
+        worker.board_fd = fds[BOARD]
         fds.clear()
         worker.given = worker.sent = worker.handled() + sum(len(lane.ring) for lane in lanes)
         worker.enter(State.STARTING)
@@ -209,10 +220,11 @@ class Requests:
 
     def _worker_drain(self, request: Control, _: list[int]) -> None:
         worker = self._worker(request)
-        if worker.draining:
+        if worker.drain_awaited:
             raise _fail(errno.EALREADY)
-        worker.draining.append(request.sequence)
-        worker.moved_lately = 0
+        if worker.draining is None:
+            worker.moved_lately = 0
+        worker.draining = request.sequence
         if worker.state != State.DEAD:
             # Everything of it is moved now, a probe too: it is not asked whether it takes.
             worker.unstall()
@@ -221,12 +233,12 @@ class Requests:
 
     def _worker_remove(self, request: Control, _: list[int]) -> None:
         worker = self._worker(request)
-        if worker.removing:
+        if worker.removing not in (None, ORPHANED):
             raise _fail(errno.EALREADY)
         self._pidfd_readable(worker)
         if worker.state != State.DEAD:
             raise _fail(errno.EBUSY)
-        worker.removing.append(request.sequence)
+        worker.removing = request.sequence
         self._watch.soon()
 
     # ---- numbers, the end -------------------------------------------------------------------
@@ -236,6 +248,7 @@ class Requests:
         return (
             time.monotonic_ns(), totals.accepted, totals.sent, totals.moved, totals.accept_errors,
             totals.lost, totals.abandoned, len(self._slots.workers), totals.rounds,
+            self._heirs.started,
         )  # fmt: skip
 
     def _stats(self, request: Control, _: list[int]) -> Values:
@@ -245,6 +258,28 @@ class Requests:
             worker.sent, worker.waiting, worker.inflight(), worker.state,
             int(worker.stalled_ns > 0), worker.moved_away, worker.picks, worker.capacity,
         )  # fmt: skip
+
+    # ---- heirs ------------------------------------------------------------------------------
+
+    def _keep(self, request: Control, fds: list[int]) -> Values:
+        self._estate.keep(request, fds)
+        return ()
+
+    def _inherit(self, request: Control, fds: list[int]) -> Values:
+        what, tag = request.values[:2]
+        self._estate.find(request)  # fails now if there is nothing
+        self._find = lambda: self._estate.find(request)
+        first: Values = ()
+        if what == Inherit.WORKER:
+            first = self._stats(request, fds)
+        elif what == Inherit.LISTENER:
+            first = (int(self._acceptor.listeners[request.listener].ending),)
+        # What was asked for is said at the end.
+        return (*first, *(0,) * (CONTROL_VALUES - 2 - len(first)), what, tag)
+
+    def _heir(self, request: Control, fds: list[int]) -> Values:
+        self._heirs.instruct(request, fds)
+        return ()
 
     def _stop(self, _: Control, __: list[int]) -> Values:
         self.stopped = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from itertools import chain
 
 from rrdispatch._core.layout import (
     FIELD_OFFSETS,
@@ -22,6 +23,9 @@ from rrdispatch.dispatch.lanes import MS, Lane
 from rrdispatch.dispatch.policy import PICKS, goes_in_turn
 
 INFLIGHT_MAX = 1 << 20
+
+# In place of the sequence of a request whose asker is dead.
+ORPHANED = -1
 
 # For so long a worker's own count is believed.
 BELIEVED = MS
@@ -86,14 +90,22 @@ class Worker:
     taken_seen: int = 0
     progress_ns: int = 0
     hung: bool = False
-    # requests that wait for their answer
-    draining: list[int] = field(default_factory=list)
-    removing: list[int] = field(default_factory=list)
+    # sequences of requests that wait for their answer, or ORPHANED
+    draining: int | None = None
+    removing: int | None = None
     moved_lately: int = 0  # since it drains, or since its death
+    # for an heir of the primary
+    board_fd: int = -1
+    kept: dict[int, list[int]] = field(default_factory=dict)  # by tag
     words: memoryview = field(init=False)  # the scoreboard's
 
     def __post_init__(self) -> None:
         self.words = self.board.words
+
+    @property
+    def drain_awaited(self) -> bool:
+        """Somebody waits for the end of its drain."""
+        return self.draining is not None and self.draining != ORPHANED
 
     def handled(self) -> int:
         """Connections that left its queue, if its scoreboard is right."""
@@ -151,8 +163,9 @@ class Worker:
             lane.close()
         self.lanes = []
         self.board.close()
-        for fd in (self.pidfd, self.lifeline):
-            os.close(fd)
+        for fd in (self.pidfd, self.lifeline, self.board_fd, *chain(*self.kept.values())):
+            if fd >= 0:
+                os.close(fd)
 
 
 class Slots:

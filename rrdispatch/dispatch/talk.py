@@ -6,14 +6,20 @@ events up to a limit, answers without one (it asked for them).
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rrdispatch._core import pure
 from rrdispatch._core.layout import CONTROL_SIZE, Control, ControlKind
 
 EVENTS_MAX = 1024
+AGAIN = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+
+# The fds that belong to an answer, looked up when it is sent: what waits holds none.
+Find = Callable[[], Sequence[int]]
 
 
 class Talk:
@@ -22,7 +28,7 @@ class Talk:
     def __init__(self, control: int) -> None:
         self.control = control
         self.ended = False
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[Control, Find | None]] = deque()
 
     @property
     def waits(self) -> bool:
@@ -34,11 +40,11 @@ class Talk:
         """So much waits that the primary should not be asked for more."""
         return len(self._waiting) >= 2 * EVENTS_MAX
 
-    def tell(self, message: Control) -> None:
+    def tell(self, message: Control, find: Find | None = None) -> None:
         """Send, or keep until there is room."""
         if self.ended or (message.sequence == 0 and len(self._waiting) >= EVENTS_MAX):
             return
-        self._waiting.append(message.pack())
+        self._waiting.append((message, find))
         self.flush()
 
     def event(
@@ -53,8 +59,14 @@ class Talk:
         """Tell an event."""
         self.tell(Control(kind, 0, result, worker, listener, (value,)))
 
-    def answer(self, request: Control, result: int = 0, values: Sequence[int] = ()) -> None:
-        """Answer a request."""
+    def answer(
+        self,
+        request: Control,
+        result: int = 0,
+        values: Sequence[int] = (),
+        find: Find | None = None,
+    ) -> None:
+        """Answer a request, with the fds that `find` finds."""
         self.tell(
             Control(
                 request.kind,
@@ -63,21 +75,31 @@ class Talk:
                 request.worker,
                 request.listener,
                 tuple(values),
-            )
+            ),
+            find,
         )
 
     def flush(self) -> None:
         """Send what waits, as far as the socket has room."""
         while self._waiting:
             try:
-                pure.control_send(self.control, self._waiting[0], ())
-            except BlockingIOError:
-                return
-            except OSError:
+                self._send(*self._waiting[0])
+            except OSError as error:
+                if error.errno in AGAIN:
+                    return
                 # Nobody reads any more: the end of the socket is seen where it is read.
                 self._waiting.clear()
                 return
             self._waiting.popleft()
+
+    def _send(self, message: Control, find: Find | None) -> None:
+        fds: Sequence[int] = ()
+        if find is not None:
+            try:
+                fds = find()
+            except OSError as error:
+                message = replace(message, result=-(error.errno or errno.EIO))
+        pure.control_send(self.control, message.pack(), fds)
 
     def hear(self) -> tuple[bytes, list[int]] | None:
         """The next request and its fds; None when nothing waits; at its end ``ended`` is set."""
@@ -88,12 +110,27 @@ class Talk:
         except pure.MalformedError as error:
             # Answered by its kind and sequence, as far as they came, and with no version.
             return bytes(4) + error.data[4:CONTROL_SIZE].ljust(CONTROL_SIZE - 4, b"\0"), []
+        except ConnectionResetError:
+            # It died with answers unread: what it asked for before comes after this.
+            return self.hear()
         except ConnectionError:
             received = None
         self.ended = received is None
         return received
 
+    def detach(self) -> None:
+        """Nobody is there any more: forget what was to be told."""
+        self.ended = True
+        self._waiting.clear()
+        os.close(self.control)
+        self.control = -1
+
+    def attach(self, control: int) -> None:
+        """Somebody is there again."""
+        self.control, self.ended = control, False
+
     def close(self) -> None:
         """Close the control socket."""
-        self.flush()
-        os.close(self.control)
+        if self.control >= 0:
+            self.flush()
+            os.close(self.control)

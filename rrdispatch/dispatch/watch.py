@@ -10,7 +10,7 @@ from rrdispatch._core.layout import Control, ControlKind, Field, State
 from rrdispatch.dispatch.lanes import MS
 from rrdispatch.dispatch.reclaimer import Reclaims
 from rrdispatch.dispatch.sending import Sender
-from rrdispatch.dispatch.slots import Worker
+from rrdispatch.dispatch.slots import ORPHANED, Worker
 from rrdispatch.dispatch.talk import Talk
 
 LOOK_MOST = 10 * MS
@@ -71,9 +71,9 @@ class Watch:
             self._stall(worker, now)
         self._look_for_hung(worker, now)
         idle = not worker.queued and not self._reclaims.busy(worker)
-        if worker.draining and idle and worker not in self._sender.collected:
+        if worker.drain_awaited and idle and worker not in self._sender.collected:
             self._answer_drain(worker)
-        if worker.removing and (idle or not self._slots.settings.take_back):
+        if worker.removing is not None and (idle or not self._slots.settings.take_back):
             self.remove(worker)
             return 0
         return self._next_look(worker, now)
@@ -87,7 +87,7 @@ class Watch:
         if worker.waiting and worker.state in _WATCHED:
             overdue = worker.oldest_ns + self._patience(worker)
             return max(min(overdue, now + interval), now + MS)
-        if worker.queued or worker.draining or worker.removing:
+        if worker.queued or worker.drain_awaited or worker.removing is not None:
             return now + interval
         return 0
 
@@ -158,7 +158,7 @@ class Watch:
         if worker.state == State.DEAD:
             return
         worker.unstall()
-        if not worker.draining:
+        if worker.draining is None:
             worker.moved_lately = 0
         worker.enter(State.DEAD)
         self._slots.rebuild()
@@ -166,10 +166,10 @@ class Watch:
         self.soon()
 
     def _answer_drain(self, worker: Worker) -> None:
-        for sequence in worker.draining:
-            request = Control(ControlKind.WORKER_DRAIN, sequence, worker=worker.id)
-            self._talk.answer(request, 0, (worker.moved_lately,))
-        worker.draining.clear()
+        assert worker.draining is not None
+        request = Control(ControlKind.WORKER_DRAIN, worker.draining, worker=worker.id)
+        worker.draining = None
+        self._talk.answer(request, 0, (worker.moved_lately,))
 
     def remove(self, worker: Worker) -> None:
         """Close all of it and answer who asked for that."""
@@ -178,6 +178,6 @@ class Watch:
         self._slots.rebuild()
         self._sender.totals.lost += worker.waiting
         worker.close()
-        for sequence in worker.removing:
-            request = Control(ControlKind.WORKER_REMOVE, sequence, worker=worker.id)
+        if worker.removing is not None and worker.removing != ORPHANED:
+            request = Control(ControlKind.WORKER_REMOVE, worker.removing, worker=worker.id)
             self._talk.answer(request, 0, (worker.moved_lately, worker.sent, received))

@@ -18,7 +18,7 @@ from rrdispatch._core.layout import CONTROL_SIZE, Control, ControlKind, State
 from .rig import Rig, rig
 
 K = ControlKind
-WITH_FDS = (K.LISTENER_ADD, K.WORKER_ADD, K.KEEP, K.INHERIT, K.HEIR)
+WITH_FDS = (K.LISTENER_ADD, K.WORKER_ADD, K.KEEP, K.HEIR)
 
 
 def nulls(count: int) -> list[int]:
