@@ -152,6 +152,10 @@ class Settings:
     min_uptime: float = setting(
         1.0, Kind.DURATION, "Without listening, a worker that lives so long is ready.", minimum=0
     )
+    heir: bool = setting(
+        False, Kind.SWITCH, "If the primary is killed, its dispatcher starts another one, which "
+        "inherits everything."
+    )  # fmt: skip
     max_requests: int = setting(
         0, Kind.INTEGER, "A worker is replaced after so many requests; 0: never.",
         minimum=0, app=True,

@@ -76,15 +76,18 @@ def serve(settings: Settings) -> int:
     import asyncio
 
     from rrdispatch.cluster.supervisor import Supervisor
+    from rrdispatch.control import heirs
 
+    heirs.check(settings)
     count = cpus.count(settings.instances, cpus.detect(), settings.sources.get("instances", ""))
     for name, near in misspelt(os.environ).items():
         warn(f"{name} in the environment is no setting", f"did you mean {near}?")
     for message, hint in warnings(settings, os.getpid()):
         warn(message, hint)
     talk = Talk(settings, count)
-    code: int = asyncio.run(Supervisor(settings, on_event=talk.event).run())
-    return code
+    if settings.heir:
+        return heirs.run_first(settings, talk.event)
+    return asyncio.run(Supervisor(settings, on_event=talk.event).run())
 
 
 @dataclass

@@ -15,10 +15,11 @@ from typing import Any
 
 from rrdispatch import mutants
 from rrdispatch._core.layout import ControlKind, Policy
+from rrdispatch.cluster.estate import Estate
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.link import Answered, Link, Request
 from rrdispatch.cluster.roster import Roster
-from rrdispatch.dispatch.process import ControlMessage, default_kind
+from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle, default_kind
 from rrdispatch.errors import DispatcherError
 from rrdispatch.settings import Settings
 
@@ -61,24 +62,34 @@ class Hooks:
     failed: Callable[[DispatcherError], None]
     worker_refused: Callable[[int, str], None]
     events: Events = field(default_factory=Events)
+    estate: Estate | None = None  # kept for heirs at every dispatcher
 
 
 class Dispatching:
     """The dispatcher's side of the service, over the lives of all dispatchers."""
 
     def __init__(
-        self, settings: Settings, listeners: Sequence[socket.socket], hooks: Hooks
+        self,
+        settings: Settings,
+        listeners: Sequence[socket.socket],
+        hooks: Hooks,
+        inherited: DispatcherHandle | None = None,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
         self._hooks = hooks
         self._loop = asyncio.get_running_loop()
-        self._open: set[int] = set(range(len(listeners)))  # not closed by the dispatcher yet
+        # Not closed by the dispatcher yet.
+        self._open = {index for index, sock in enumerate(listeners) if sock.fileno() >= 0}
         self._closed: Callable[[], None] | None = None
         self._closing_by = 0.0
         self._replaced: list[float] = []
-        self._gone = Totals()
-        self.roster = Roster(self.ask, hooks.worker_refused)
+        self.gone = Totals()
+        self.roster = Roster(self.ask, hooks.worker_refused, hooks.estate is not None)
+        if inherited is not None:
+            self.kind = inherited.kind
+            self.link = Link(self.kind, self._event, self._lost, inherited)
+            return
         self.kind = default_kind() if settings.dispatcher == "auto" else settings.dispatcher
         self.link = Link(self.kind, self._event, self._lost)
         self._tell_everything()
@@ -98,13 +109,18 @@ class Dispatching:
 
     def counters(self) -> Totals:
         """Of all dispatchers so far, as of the last ping of each."""
-        return self._gone.plus(self.link.last_ping)
+        return self.gone.plus(self.link.last_ping)
+
+    def hear(self, messages: Sequence[ControlMessage]) -> None:
+        """Events that came while an heir asked for other things."""
+        for message in messages:
+            self._event(message)
 
     def ask(self, kind: ControlKind, answered: Answered | None = None, **rest: Any) -> None:
         """A request to the dispatcher of the moment; a refusal is told as a warning."""
 
         def check(message: ControlMessage) -> None:
-            if message.result < 0 and message.result != -errno.EBUSY:
+            if message.result < 0 and not expected(kind, -message.result):
                 reason = errno.errorcode.get(-message.result, str(message.result))
                 text = f"the dispatcher refused {kind.name} of {message.worker}: {reason}"
                 self._hooks.events.tell("warning", text)
@@ -125,6 +141,8 @@ class Dispatching:
             mutants.enabled("no-rescue") | mutants.enabled("no-probe") << 1,
         )
         self.ask(ControlKind.SETTINGS, values=values)
+        if self._hooks.estate is not None:
+            self._hooks.estate.tell(self.ask)
         for index in sorted(self._open):
             sock = self._listeners[index]
             shared = int(getattr(sock, "inherited", False))
@@ -157,7 +175,7 @@ class Dispatching:
 
     def _lost(self, why: str) -> None:
         """The dispatcher died or was silent: another one is told everything."""
-        self._gone = self._gone.plus(self.link.last_ping)
+        self.gone = self.gone.plus(self.link.last_ping)
         now = self._loop.time()
         self._replaced = [at for at in self._replaced if at > now - WITHIN] + [now]
         try:
@@ -172,6 +190,12 @@ class Dispatching:
         self._tell_everything()
         text = f"the dispatcher was replaced: {why}"
         self._hooks.events.tell("dispatcher-replaced", text, pid=self.link.pid, reason=why)
+
+
+def expected(kind: ControlKind, error: int) -> bool:
+    """A refusal that says no more than that it is too early, or was done while nobody was there."""
+    gone = {ControlKind.WORKER_REMOVE: errno.ESRCH, ControlKind.LISTENER_CLOSE: errno.ENOENT}
+    return error == errno.EBUSY or gone.get(kind) == error
 
 
 def announce(events: Events, message: ControlMessage) -> None:

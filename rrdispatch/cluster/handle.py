@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import select
 import signal
 import socket
+import struct
 from dataclasses import dataclass, field
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Field
 from rrdispatch.net.channels import Channel
+
+# <linux/pidfd.h>: struct pidfd_info as of its first version, and what of it was filled in.
+PIDFD_INFO = struct.Struct("=Q52si")
+PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11
+PIDFD_INFO_EXIT = 1 << 3
+PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
+UNKNOWN_EXIT = "ended; its exit code is not known"
 
 
 @dataclass(slots=True)
@@ -49,6 +60,8 @@ class WorkerHandle:
     status: str = ""
     reaped: bool = False
     how: str = ""  # it ended
+    adopted: bool = False  # a primary before us started it: it is no child of ours
+    awaited: bool = False  # and its new parent was given time to reap it
 
     def open_scoreboard(self, fd: int) -> None:
         """Takes the memfd and maps it for reading."""
@@ -59,6 +72,12 @@ class WorkerHandle:
         """In the order of WORKER_ADD."""
         ends = [end for channel in self.channels for end in (channel.sender, channel.receiver)]
         return [self.pidfd, self.scoreboard, self.lifeline, *ends]
+
+    def fds_for_heirs(self) -> list[int]:
+        """Its voice: what it says and what it prints."""
+        assert self.notify is not None
+        pipes = [self.stdout, self.stderr] if self.stdout >= 0 else []
+        return [self.notify.fileno(), *pipes]
 
     def pending(self) -> int:
         """Connections that wait in its channels."""
@@ -88,18 +107,30 @@ class WorkerHandle:
             return
 
     def signal_group(self, number: int) -> None:
-        """To its whole group. Only before it is reaped: afterwards the number may be another's."""
+        """To its whole group; before it is reaped, so that the number cannot be another's."""
         if self.reaped or self.pid <= 1:
             return
         try:
-            os.killpg(self.pid, number)
+            if self.adopted:
+                # Whoever adopted it may have reaped it already.
+                signal.pidfd_send_signal(self.pidfd, number, None, PIDFD_SIGNAL_PROCESS_GROUP)
+            else:
+                os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             # Nobody is left in it, or only programs of another user.
             return
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self.signal(number)  # before Linux 6.9 a pidfd stands for the process only
+
+    def how_it_ended(self) -> str | None:
+        """Without reaping it; None if it lives."""
+        return wait_exit(self.pidfd, os.WNOWAIT)
 
     def reap(self) -> str | None:
         """How it ended, if it did. The group goes first, while the leader still has its number."""
-        how = wait_exit(self.pidfd, os.WNOWAIT)
+        how = self.how_it_ended()
         if how is None:
             return None
         self.signal_group(signal.SIGKILL)
@@ -137,8 +168,43 @@ def wait_exit(pidfd: int, flags: int = 0) -> str | None:
     try:
         found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | flags)
     except ChildProcessError:
-        return "ended; its exit code is not known"
+        return _end_of_another(pidfd)
     return None if found is None else describe_exit(found.si_code, found.si_status)
+
+
+def pid_of(pidfd: int) -> int:
+    """The process behind a pidfd; -1 if it has been reaped (proc(5), fdinfo)."""
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
+        found = [line for line in file if line.startswith("Pid:")]
+    return int(found[0].split()[1]) if found else -1
+
+
+def wait_end(pidfd: int) -> None:
+    """Until a process has ended, whose child it may be; reaps it if it is ours."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    ended.poll()
+    wait_exit(pidfd)
+
+
+def _end_of_another(pidfd: int) -> str | None:
+    """How a process ended that is not our child: Linux 6.15 keeps it for those with a pidfd."""
+    ended = select.poll()
+    ended.register(pidfd, select.POLLIN)
+    if not ended.poll(0):
+        return None
+    told = bytearray(PIDFD_INFO.pack(PIDFD_INFO_EXIT, b"", 0))
+    try:
+        fcntl.ioctl(pidfd, PIDFD_GET_INFO, told, True)
+    except OSError:
+        return UNKNOWN_EXIT
+    known, _, status = PIDFD_INFO.unpack(told)
+    if not known & PIDFD_INFO_EXIT:
+        return UNKNOWN_EXIT  # its new parent has not reaped it
+    if os.WIFEXITED(status):
+        return describe_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
+    code = os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED
+    return describe_exit(code, os.WTERMSIG(status))
 
 
 def describe_exit(code: int, status: int) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rrdispatch import mutants
 from rrdispatch.errors import ConfigError
@@ -49,16 +50,39 @@ class Launch:
 class Launches:
     """The facts of the generations that may still need them: the proven one and the last."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        origin: Origin | None = None,
+        known: Mapping[int, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """``known``: what ``facts`` said to the primary that we follow."""
         self._settings = settings
-        self._origin = Origin.here()
-        self._known = {1: resolve(settings, self._origin)}
+        self.origin = origin or Origin.here()
+        if known is None:
+            self._known = {1: resolve(settings, self.origin)}
+        else:
+            self._known = {number: Launch(settings, **told) for number, told in known.items()}
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """Generations whose facts were found."""
+        return tuple(self._known)
+
+    def facts(self) -> dict[int, dict[str, Any]]:
+        """As plain data."""
+        return {
+            number: {
+                "python": one.python, "cwd": one.cwd, "environment": dict(one.environment)
+            }
+            for number, one in self._known.items()
+        }  # fmt: skip
 
     def of(self, generation: int, proven: int) -> Launch:
         """Found when the first worker of a generation is started."""
         if generation not in self._known:
             self._known = {key: one for key, one in self._known.items() if key == proven}
-            self._known[generation] = resolve(self._settings, self._origin)
+            self._known[generation] = resolve(self._settings, self.origin)
         return self._known[generation]
 
 

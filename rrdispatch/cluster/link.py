@@ -7,7 +7,6 @@ once by ``on_lost``; what to tell its successor is the owner's business.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rrdispatch._core.layout import ControlKind
-from rrdispatch.cluster.handle import wait_exit
+from rrdispatch.cluster.handle import wait_end, wait_exit
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle
 from rrdispatch.errors import DispatcherError
 
@@ -46,7 +45,9 @@ class Link:
         kind: str,
         on_event: Callable[[ControlMessage], None],
         on_lost: Callable[[str], None],
+        handle: DispatcherHandle | None = None,
     ) -> None:
+        """``handle``: one that runs already, as an heir finds it."""
         self.kind = kind
         self._on_event = on_event
         self._on_lost: Callable[[str], None] | None = on_lost
@@ -55,7 +56,7 @@ class Link:
         self._unsent: deque[tuple[Request, Answered | None]] = deque()
         self._unanswered = 0
         self.last_ping: ControlMessage | None = None
-        self._handle = DispatcherHandle.start(kind)
+        self._handle = handle or DispatcherHandle.start(kind)
         self.pid = self._handle.pid
         self._ended = self._loop.create_future()
         self._loop.add_reader(self._handle.fileno(), self._readable)
@@ -180,9 +181,10 @@ class Link:
         self._asked.clear()
         if not self._ended.done():
             self._loop.remove_reader(handle.pidfd)
-            signal.pidfd_send_signal(handle.pidfd, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle.pidfd, signal.SIGKILL)
             # SIGKILL ends a stopped process too; only one stuck in the kernel would make us wait.
-            os.waitid(os.P_PIDFD, handle.pidfd, os.WEXITED)
+            wait_end(handle.pidfd)
             self._ended.set_result(None)
         handle.close()
 

@@ -14,21 +14,32 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
-from rrdispatch.cluster.handle import WorkerHandle, wait_exit
+from rrdispatch.cluster.handle import WorkerHandle, pid_of, wait_exit
 from rrdispatch.errors import StartError
 
 PROGRAM = str(Path(__file__).with_name("logger.py"))
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
 
 
+@dataclass(slots=True)
+class LoggerFds:
+    """A logger that runs already, as an heir finds it."""
+
+    control: socket.socket
+    pidfd: int
+
+
 class Logs:
     """One logger at a time, as long as the service runs."""
 
-    def __init__(self, name: str, on_replaced: Callable[[], None]) -> None:
+    def __init__(
+        self, name: str, on_replaced: Callable[[], None], inherited: LoggerFds | None = None
+    ) -> None:
         self._name = name
         self._on_replaced = on_replaced
         self._loop = asyncio.get_running_loop()
@@ -37,7 +48,17 @@ class Logs:
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
         self.pid = 0
-        self._start()
+        if inherited is None:
+            self._start()
+        else:
+            self._control, self._pidfd = inherited.control, inherited.pidfd
+            self._control.setblocking(False)
+            self.pid = pid_of(self._pidfd)
+            self._listen()
+
+    def fds(self) -> list[int]:
+        """What an heir needs of it: control and pidfd."""
+        return [self._control.fileno(), self._pidfd]
 
     def _start(self) -> None:
         self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -57,6 +78,9 @@ class Logs:
                 self._control.close()
                 text = f"the logger could not be started: {error.strerror} ({error.filename})"
                 raise StartError(text) from error
+        self._listen()
+
+    def _listen(self) -> None:
         self._loop.add_reader(self._control, self._readable)
         self._loop.add_reader(self._pidfd, self._exited)
 
@@ -64,6 +88,10 @@ class Logs:
         """From now on its output is written."""
         self._handles[handle.id] = handle
         self._give(handle)
+
+    def adopt(self, handle: WorkerHandle) -> None:
+        """Its output is written already, by the logger that we inherited."""
+        self._handles[handle.id] = handle
 
     def _give(self, handle: WorkerHandle) -> None:
         if handle.stdout >= 0:

@@ -10,7 +10,7 @@ from typing import Any
 
 from rrdispatch.cluster import report
 from rrdispatch.cluster.events import Events
-from rrdispatch.cluster.view import Finish, View
+from rrdispatch.cluster.view import Finish, Start, View
 from rrdispatch.errors import Error, ReloadError, StartError
 
 MOST_REMAINS = 64
@@ -54,11 +54,25 @@ class Operations:
     def new_reload(self, notes: tuple[str, ...]) -> tuple[int, asyncio.Future[ReloadResult]]:
         """Its token for the plan, and its result to come."""
         self._last_token += 1
+        asked = self._asked[self._last_token] = self._new_asked(notes)
+        return self._last_token, asked.future
+
+    def _new_asked(self, notes: tuple[str, ...]) -> Asked:
         future: asyncio.Future[ReloadResult] = self._loop.create_future()
         # Whoever asked by a signal does not wait: the result is told as an event as well.
         future.add_done_callback(lambda over: over.cancelled() or over.exception())
-        self._asked[self._last_token] = Asked(future, self._loop.time(), notes)
-        return self._last_token, future
+        return Asked(future, self._loop.time(), notes)
+
+    @property
+    def last_token(self) -> int:
+        """Of the reload that was asked for last."""
+        return self._last_token
+
+    def follow(self, view: View, token: int) -> None:
+        """As an heir: whoever asked the primary before is gone, what was asked for goes on."""
+        self._last_token = token
+        if not isinstance(view.operation, Start):
+            self.started.set_result(None)
 
     def died(self, worker: int, error: dict[str, Any] | None, tail: asyncio.Future[str]) -> None:
         """A worker's remains are kept a while: an operation may have failed because of it."""
@@ -97,7 +111,8 @@ class Operations:
     async def _reload_over(
         self, finish: Finish, told: dict[str, Any] | None, generation: int
     ) -> None:
-        asked = self._asked.pop(finish.token)
+        # Asked for from the primary before us: nobody waits any more.
+        asked = self._asked.pop(finish.token, None) or self._new_asked(())
         seconds = self._loop.time() - asked.began
         failure = finish.failure
         if failure is None:

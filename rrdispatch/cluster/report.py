@@ -11,12 +11,11 @@ from rrdispatch.cluster.view import Failure, Reload, Slot, Start, Stop, View, Wo
 from rrdispatch.cluster.workers import SlotTotals
 from rrdispatch.cluster.world import ProcessWorld
 from rrdispatch.errors import Error, MissingExtraError, StartError, TargetError
+from rrdispatch.net.listeners import address_of
 from rrdispatch.settings import Settings
 
 
-def stats(
-    settings: Settings, view: View, world: ProcessWorld, addresses: list[str]
-) -> dict[str, Any]:
+def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]:
     """The view from outside; numbers of this moment, the dispatcher's of its last ping."""
     dispatching = world.dispatching
     told = world.told_listeners
@@ -31,8 +30,8 @@ def stats(
         "generation": view.generation,
         "degraded": view.degraded,
         "listeners": [
-            {"family": listener["family"], "address": address}
-            for listener, address in zip(told, addresses, strict=True)
+            {"family": listener["family"], "address": str(address_of(listener))}
+            for listener in told
         ],
         **_counters(dispatching),
         "workers": [row for w in view.workers.values() if (row := _worker(view, world, w))],

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rrdispatch._core.layout import BATCH_MAX, ControlKind
+from rrdispatch._core.layout import BATCH_MAX, ControlKind, WorkerTag
+from rrdispatch._core.layout import State as DispatcherState
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.lifecycle import State
 from rrdispatch.cluster.link import Answered
@@ -60,7 +61,9 @@ class Ask(Protocol):
 class Roster:
     """The workers' side of Dispatching, over the lives of all dispatchers."""
 
-    def __init__(self, ask: Ask, refused: Callable[[int, str], None]) -> None:
+    def __init__(self, ask: Ask, refused: Callable[[int, str], None], heirs: bool = False) -> None:
+        """``heirs``: what they need of a worker is kept at the dispatcher too."""
+        self._heirs = heirs
         self._ask = ask
         self._refused = refused
         self._loop = asyncio.get_running_loop()
@@ -71,6 +74,15 @@ class Roster:
         """A new worker, starting."""
         self._known[handle.id] = known = Known(handle)
         self._add(known)
+
+    def adopt(self, handle: WorkerHandle, state: State, known_as: int) -> None:
+        """One of the primary before; ``known_as`` is how far it had got with the dispatcher."""
+        self._known[handle.id] = known = Known(handle, state)
+        if state is State.READY and known_as != DispatcherState.READY:
+            self._say(known, State.READY)
+        elif state is State.PARKED and known_as != DispatcherState.PARKED:
+            self._say(known, State.READY)
+            self._say(known, State.PARKED)
 
     def become(self, worker: int, state: State, answered: Callable[[], None] | None = None) -> None:
         """READY, PARKED or DRAINING from now on; a drain is answered when its queue is empty."""
@@ -132,6 +144,9 @@ class Roster:
         values = (handle.slot, handle.generation)
         fds = handle.fds_for_dispatcher()
         self._ask(ControlKind.WORKER_ADD, added, worker=handle.id, values=values, fds=fds)
+        if self._heirs:
+            voice = handle.fds_for_heirs()
+            self._ask(ControlKind.KEEP, worker=handle.id, values=(WorkerTag.VOICE,), fds=voice)
 
     def _say(self, known: Known, state: State) -> None:
         handle = known.handle

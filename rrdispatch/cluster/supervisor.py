@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -17,15 +18,17 @@ from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import memory, news, report, watching
 from rrdispatch.cluster.engine import Engine
+from rrdispatch.cluster.estate import Estate, Fixed
 from rrdispatch.cluster.events import Event, Events, OnEvent
+from rrdispatch.cluster.inherit import Inherited, launches_of, view_of
 from rrdispatch.cluster.launch import Launches
 from rrdispatch.cluster.operations import Operations, ReloadResult
 from rrdispatch.cluster.signals import Signals
-from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, View
+from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, Stop, View
 from rrdispatch.cluster.world import Owner, ProcessWorld
 from rrdispatch.errors import ConfigError, Error
 from rrdispatch.net.addresses import parse
-from rrdispatch.net.listeners import ListeningSocket, bind, bound_address
+from rrdispatch.net.listeners import ListeningSocket, bind
 from rrdispatch.settings import Settings
 
 WorldMaker = Callable[[Owner, list[ListeningSocket]], ProcessWorld]
@@ -46,12 +49,16 @@ class Supervisor:
         on_event: OnEvent | None = None,
         world: WorldMaker = ProcessWorld,
         signals: bool = True,
+        estate: Estate | None = None,
+        inherited: Inherited | None = None,
     ) -> None:
+        """``estate``: heirs may follow, and this is kept for them; ``inherited``: this is one."""
         self.settings = settings
+        self._estate = estate
+        self._inherited = inherited
         self.events = Events(on_event)
         self._make_world = world
         self._with_signals = signals
-        self._addresses: list[str] = []
         self._stop_asked = False
         self._watching: watching.Watching | None = None
 
@@ -59,19 +66,12 @@ class Supervisor:
         """Serves until the end: 0 after a stop, an Error if it could not start or go on."""
         if self.settings.watch:
             watching.require()
-        facts = cpus.detect()
-        workers = cpus.count(self.settings.instances, facts).workers
-        rules = rules_of(self.settings, facts.usable)
-        launches = Launches(self.settings)
         self.operations = Operations(self.events)
-        listeners = bind_all(self.settings)
-        try:
-            self._addresses = [str(bound_address(sock)) for sock in listeners]
-            self._make(listeners, launches, View(rules, workers, operation=Start()))
-        except BaseException:
-            close_all(listeners)
-            raise
-        error = await self._serve(launches)
+        if self._inherited is None:
+            self._begin()
+        else:
+            self._follow(self._inherited)
+        error = await self._serve()
         if error is None:
             self.events.tell("stopped", code=0)
             return 0
@@ -79,29 +79,67 @@ class Supervisor:
         self.events.tell("stopped", code=error.exit_code, error=told)
         raise error
 
-    def _make(self, listeners: list[ListeningSocket], launches: Launches, view: View) -> None:
-        owner = Owner(
+    def _begin(self) -> None:
+        """From nothing."""
+        facts = cpus.detect()
+        workers = cpus.count(self.settings.instances, facts).workers
+        self.view = View(rules_of(self.settings, facts.usable), workers, operation=Start())
+        self._launches = Launches(self.settings)
+        listeners = bind_all(self.settings)
+        try:
+            self.world = self._make_world(self._owner(), listeners)
+            if self._estate is not None:
+                self._estate.begin(self.world.fixed(self._launches))
+        except BaseException:
+            close_all(listeners)
+            raise
+        self.world.engine = self.engine = Engine(self.view, self.world)
+
+    def _follow(self, inherited: Inherited) -> None:
+        """From what the primary before wrote down and the dispatcher kept."""
+        assert self._estate is not None
+        state = inherited.state
+        self.view = view_of(inherited)
+        self._launches = launches_of(self.settings, state)
+        self._estate.begin(Fixed(**state["fixed"]))
+        self.operations.follow(self.view, state["token"])
+        self._stop_asked = isinstance(self.view.operation, Stop)
+        self.world = ProcessWorld(self._owner(), inherited.listeners, inherited)
+        self.world.engine = self.engine = Engine(self.view, self.world)
+        self.world.restore(state)
+        self.world.adopt(inherited)
+        text = f"primary {os.getpid()} follows {state['primary']}, which was killed"
+        self.events.tell("inherited", text, pid=os.getpid(), follows=state["primary"])
+
+    def _owner(self) -> Owner:
+        return Owner(
             self.settings,
             self.events,
-            lambda generation: launches.of(generation, view.generation),
+            lambda generation: self._launches.of(generation, self.view.generation),
             self._operation,
             self._died,
             self._failed,
+            self._remember,
+            self._estate,
         )
-        self.view = view
-        self.world = self._make_world(owner, listeners)
-        self.world.engine = self.engine = Engine(view, self.world)
 
-    async def _serve(self, launches: Launches) -> Error | None:
+    def _remember(self) -> None:
+        """For an heir; before each step, so that it knows of whatever may have been done."""
+        if self._estate is not None:
+            token = self.operations.last_token
+            self._estate.save(self._launches, self.world.changing(self.view, token))
+
+    async def _serve(self) -> Error | None:
         """From the first worker to the last; what made it end, if it was not asked to."""
         signals = Signals(self) if self._with_signals else None
         unsubscribe = self.events.subscribe(self._weigh_first)
         try:
             told = self.world.told_listeners
-            self.events.tell("listening", listeners=told, workers=self.view.wanted)
+            if self._inherited is None:
+                self.events.tell("listening", listeners=told, workers=self.view.wanted)
             self.engine.settle()
             if self.settings.watch:
-                folders, cwd = self.settings.watch_paths, launches.of(1, 1).cwd
+                folders, cwd = self.settings.watch_paths, self._launches.of(1, 1).cwd
                 self._watching = watching.Watching(folders, cwd, self._reload_now, self.events)
             return await self.operations.done
         finally:
@@ -169,7 +207,7 @@ class Supervisor:
 
     def stats(self) -> dict[str, Any]:
         """The same at once; the dispatcher's numbers are at most a quarter second old."""
-        return report.stats(self.settings, self.view, self.world, self._addresses)
+        return report.stats(self.settings, self.view, self.world)
 
     def reap_if_ours(self, pid: int) -> bool:
         """For a PID 1 that peeks at every child."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from rrdispatch._core.layout import BATCH_MAX
 from rrdispatch.cluster import news
 from rrdispatch.cluster.events import Events
-from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.handle import UNKNOWN_EXIT, WorkerHandle
 from rrdispatch.cluster.launch import Launch
 from rrdispatch.cluster.logs import Logs
 from rrdispatch.cluster.roster import Account
@@ -26,6 +27,7 @@ from rrdispatch.errors import Error
 NOTIFY_SIZE = 65536
 AT_ONCE = 64  # datagrams of one worker before the others have their turn
 MOST_CAPACITY = 1 << 31
+REAPED_WITHIN = 0.05  # by whoever adopts orphans
 
 
 @dataclass(slots=True)
@@ -82,12 +84,25 @@ class Workers:
             return None
         handle.started_at = self._loop.time()
         self.handles[handle.id] = handle
-        assert handle.notify is not None
-        self._loop.add_reader(handle.pidfd, self._exited, handle)
-        self._loop.add_reader(handle.notify, self._notified, handle)
+        self._watch(handle)
         self._logs.add(handle)
         self.announce("spawned", handle.id)
         return handle
+
+    def adopt(self, handle: WorkerHandle, logged: bool) -> None:
+        """One of the primary before, dead or alive; ``logged``: by a logger that lives on."""
+        self.handles[handle.id] = handle
+        if not handle.reaped:
+            self._watch(handle)
+        if logged:
+            self._logs.adopt(handle)
+        else:
+            self._logs.add(handle)
+
+    def _watch(self, handle: WorkerHandle) -> None:
+        self._loop.add_reader(handle.pidfd, self._exited, handle)
+        if handle.notify is not None:
+            self._loop.add_reader(handle.notify, self._notified, handle)
 
     def announce(self, event: str, worker: int, message: str = "", **facts: Any) -> None:
         """An event about one worker; nothing if it is not known any more."""
@@ -135,7 +150,13 @@ class Workers:
         handle.close()
 
     def _exited(self, handle: WorkerHandle) -> None:
-        how = handle.reap()
+        """An adopted worker is reaped by its new parent: how it ended is known soon afterwards."""
+        if handle.adopted and not handle.awaited and handle.how_it_ended() == UNKNOWN_EXIT:
+            handle.awaited = True
+            self._loop.remove_reader(handle.pidfd)
+            self._loop.call_later(REAPED_WITHIN, self._exited, handle)
+            return
+        how = handle.reap() if handle.pidfd >= 0 and not handle.reaped else None
         if how is None:
             return
         self._loop.remove_reader(handle.pidfd)
@@ -145,10 +166,12 @@ class Workers:
         self._ears.exited(handle, how)
 
     def _notified(self, handle: WorkerHandle) -> None:
-        assert handle.notify is not None
+        """What it says leaves the socket when it was acted on: an heir would hear it again."""
+        if handle.notify is None:
+            return
         for _ in range(AT_ONCE):
             try:
-                data = handle.notify.recv(NOTIFY_SIZE)
+                data = handle.notify.recv(NOTIFY_SIZE, socket.MSG_PEEK)
             except BlockingIOError:
                 return
             except OSError:
@@ -157,6 +180,7 @@ class Workers:
                 self._loop.remove_reader(handle.notify)
                 return
             self._said(handle, data.decode(errors="replace"))
+            handle.notify.recv(1)
 
     def _said(self, handle: WorkerHandle, text: str) -> None:
         said = dict(line.partition("=")[::2] for line in text.split("\n") if "=" in line)

@@ -7,23 +7,28 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from rrdispatch._core.layout import AppTag
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
-from rrdispatch.cluster.dispatching import Dispatching, Hooks
+from rrdispatch.cluster.dispatching import Dispatching, Hooks, Totals
 from rrdispatch.cluster.engine import Engine
+from rrdispatch.cluster.estate import Changing, Estate, Fixed
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
-from rrdispatch.cluster.launch import Launch
+from rrdispatch.cluster.inherit import Inherited, nofile_of, told_listeners
+from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.logs import Logs
 from rrdispatch.cluster.spawn import Post
-from rrdispatch.cluster.workers import Ears, Limits, Workers
+from rrdispatch.cluster.view import Stop, View
+from rrdispatch.cluster.workers import Ears, Limits, SlotTotals, Workers
 from rrdispatch.errors import Error
-from rrdispatch.net.listeners import ListeningSocket, describe
+from rrdispatch.net.listeners import ListeningSocket
 from rrdispatch.settings import Settings
 
 TICK = 0.0005  # so much after a deadline the plan looks: it is over then
@@ -39,25 +44,32 @@ class Owner:
     operation: Callable[[act.Action], None]  # begun, or over
     died: Callable[[int, asyncio.Future[str]], None]  # a worker, and its last lines
     failed: Callable[[Error], None]  # the service cannot go on
+    remember: Callable[[], None] = lambda: None  # before each step, for an heir
+    estate: Estate | None = None
 
 
 class ProcessWorld:
     """World by real processes."""
 
-    def __init__(self, owner: Owner, listeners: Sequence[ListeningSocket]) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        listeners: Sequence[ListeningSocket],
+        inherited: Inherited | None = None,
+    ) -> None:
         self._owner = owner
         self._settings = owner.settings
         self._listeners = list(listeners)
-        self.told_listeners = [describe(sock) for sock in listeners]
+        self.told_listeners = told_listeners(listeners, inherited)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self.engine: Engine | None = None
-        self._limits = Limits()
-        self._limits.raise_ours()
+        self.limits = Limits() if inherited is None else Limits(nofile_of(inherited))
+        self.limits.raise_ours()
         try:
-            self._start_processes()
+            self._start_processes(inherited)
         except BaseException:
-            self._limits.restore()
+            self.limits.restore()
             raise
         self._performers: dict[type, Callable[[Any], None]] = {
             act.Spawn: self._spawn,
@@ -71,18 +83,71 @@ class ProcessWorld:
             act.CloseListeners: self._close_listeners,
         }
 
-    def _start_processes(self) -> None:
+    def _start_processes(self, inherited: Inherited | None) -> None:
         """Dispatcher and logger; if the second cannot be had the first goes again."""
         owner = self._owner
-        hooks = Hooks(self._hung, owner.failed, self._refused, owner.events)
-        self.dispatching = Dispatching(self._settings, self._listeners, hooks)
+        found = inherited.dispatcher if inherited else None
+        hooks = Hooks(self._hung, owner.failed, self._refused, owner.events, owner.estate)
+        self.dispatching = Dispatching(self._settings, self._listeners, hooks, found)
         try:
-            self.logs = Logs(self._settings.name or "app", self._logger_replaced)
+            logger = inherited.logger if inherited else None
+            self.logs = Logs(self._settings.name or "app", self._logger_replaced, logger)
         except BaseException:
             self.dispatching.link.abort()
             raise
+        self._keep_logger()
         ears = Ears(self._tell, owner.died, self._exited, owner.events)
         self.workers = Workers(self.logs, ears)
+
+    def _keep_logger(self) -> None:
+        if self._owner.estate is not None:
+            self._owner.estate.keep(AppTag.LOGGER, self.logs.fds(), self.dispatching.ask)
+
+    def adopt(self, inherited: Inherited) -> None:
+        """What runs already, once the engine knows it; steps that may not have been done are done
+        again: none of them does harm twice.
+        """
+        assert self.engine is not None
+        roster, known = self.dispatching.roster, self.engine.view.workers
+        for number, handle in inherited.handles.items():
+            state = known[number].state
+            handle.reaped = state is State.DEAD
+            self.workers.adopt(handle, logged=inherited.logger is not None)
+            roster.adopt(handle, state, inherited.states[number])
+            if state in (State.DRAINING, State.STOPPING) and not known[number].queue_empty:
+                drained = news.Drained(number)
+                roster.become(number, State.DRAINING, partial(self._tell, drained))
+            if state is State.STOPPING:
+                self._ask_to_stop(act.AskToStop(number, not known[number].leaves))
+            elif state is State.KILLED or (state is State.STARTING and handle.notify is None):
+                handle.signal_group(signal.SIGKILL)
+        self.dispatching.hear(inherited.events)
+        stop = self.engine.view.operation
+        if isinstance(stop, Stop) and stop.closing and not stop.closed:
+            self._close_listeners(act.CloseListeners())
+
+    def fixed(self, launches: Launches) -> Fixed:
+        """What an heir is to know from the beginning."""
+        files = [{"identity": s.identity, "inherited": s.inherited} for s in self._listeners]
+        return Fixed(
+            settings=self._settings.values(),
+            cwd=launches.origin.cwd,
+            environ=launches.origin.environ,
+            nofile=self.limits.original,
+            listeners=[{**a, **b} for a, b in zip(self.told_listeners, files, strict=True)],
+            dispatcher=self.dispatching.kind,
+        )
+
+    def changing(self, view: View, token: int) -> Changing:
+        """What an heir is to know of this moment."""
+        handles = list(self.workers.handles.values())
+        return Changing(view, handles, self.workers.totals, self.dispatching.gone, token)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """The counts of what was gone before us."""
+        self.dispatching.gone = Totals(**state["counters"])
+        for slot, told in state["totals"].items():
+            self.workers.totals[int(slot)] = SlotTotals(**told)
 
     # ---- World ---------------------------------------------------------------------------------
 
@@ -93,10 +158,12 @@ class ProcessWorld:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._owner.remember()
         if when is not None and self.engine is not None:
             self._timer = self._loop.call_at(when + TICK, self.engine.settle)
 
     def perform(self, action: act.Action) -> None:
+        self._owner.remember()
         self._performers.get(type(action), self._owner.operation)(action)
 
     def _tell(self, told: news.News) -> None:
@@ -111,7 +178,7 @@ class ProcessWorld:
             generation=action.generation,
             workers=self.engine.view.wanted,
             listeners=self.told_listeners,
-            nofile=self._limits.original,
+            nofile=self.limits.original,
         )
         handle = self.workers.spawn(self._owner.launch, post)
         if handle is not None:
@@ -179,6 +246,7 @@ class ProcessWorld:
             handle.signal_group(signal.SIGKILL)
 
     def _logger_replaced(self) -> None:
+        self._keep_logger()
         self._owner.events.tell("logger-replaced", "the logger was replaced", pid=self.logs.pid)
 
     def reap_if_ours(self, pid: int) -> bool:
@@ -205,4 +273,4 @@ class ProcessWorld:
         await self.dispatching.link.stop()
         self.workers.close()
         await self.logs.close()
-        self._limits.restore()
+        self.limits.restore()

@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,13 @@ def describe(sock: socket.socket) -> dict[str, Any]:
 
 def bound_address(sock: socket.socket) -> InetAddress | UnixAddress:
     """Where it really listens: port 0 has become a number."""
-    told = describe(sock)["address"]
-    return UnixAddress(told) if isinstance(told, str) else InetAddress(told[0], told[1])
+    return address_of(describe(sock))
+
+
+def address_of(told: Mapping[str, Any]) -> InetAddress | UnixAddress:
+    """What ``describe`` told, as an address."""
+    where = told["address"]
+    return UnixAddress(where) if isinstance(where, str) else InetAddress(where[0], where[1])
 
 
 # ---- TCP ----------------------------------------------------------------------------------------

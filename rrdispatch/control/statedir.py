@@ -1,0 +1,154 @@
+"""Where running apps are found: a private folder with a lock and a control socket for each.
+
+``$RRDISPATCH_HOME``, else for root ``/run/rrdispatch``, else XDG's state folder (not its runtime
+folder, which is deleted at logout with every socket in it). Owns names, modes and the lock; must
+not know what is said on the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from rrdispatch.errors import ConfigError, ControlError
+
+BACKLOG = 64
+LOCK, CONTROL = "lock", "control.sock"
+
+
+def home(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """The folder of this user's apps; it need not exist."""
+    said = environ.get("RRDISPATCH_HOME")
+    if said:
+        return Path(said).absolute()
+    if (os.getuid() if uid is None else uid) == 0:
+        return Path("/run/rrdispatch")
+    base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or "/", ".local/state")
+    return Path(base) / "rrdispatch"
+
+
+@dataclass(slots=True)
+class Place:
+    """An app's own: while ``lock`` is open, by whomever, nobody else takes the name."""
+
+    folder: Path
+    lock: int
+    control: socket.socket
+
+    def release(self) -> None:
+        """At the end of the app: its socket's file goes while the lock is still held."""
+        if self.lock < 0:
+            return
+        (self.folder / CONTROL).unlink(missing_ok=True)
+        self.close()
+
+    def close(self) -> None:
+        """Our copies only."""
+        self.control.close()
+        if self.lock >= 0:
+            os.close(self.lock)
+            self.lock = -1
+
+
+def claim(name: str, base: Path | None = None) -> Place:
+    """Takes the name for this app; ControlError if it runs already, ConfigError if the folder is
+    not ours alone.
+    """
+    folder = (home() if base is None else base) / name
+    with ExitStack() as on_error:
+        directory = open_private(folder)
+        on_error.callback(os.close, directory)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
+        on_error.callback(os.close, lock)
+        _lock(lock, name)
+        control = _listen(directory)
+        on_error.pop_all()
+    os.close(directory)
+    return Place(folder, lock, control)
+
+
+def open_private(folder: Path) -> int:
+    """The folder, made if need be: ours, mode 0700, no symlink. An fd that the caller closes."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(exist_ok=True, mode=0o700)
+        _check(folder.parent)
+        _check(folder)
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(
+            f"the state folder {folder} cannot be used: {error.strerror}",
+            hint="set RRDISPATCH_HOME to a folder of your own",
+        ) from error
+
+
+def _check(folder: Path) -> None:
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"{folder} is no folder", hint="set RRDISPATCH_HOME to another one")
+    if found.st_uid != os.getuid():
+        raise ConfigError(
+            f"{folder} belongs to user {found.st_uid}, not to us",
+            hint="set RRDISPATCH_HOME to a folder of your own",
+        )
+    if found.st_mode & 0o022:
+        raise ConfigError(
+            f"{folder} can be written to by others: whoever can, could speak for the app",
+            hint=f"chmod 0700 {folder}",
+        )
+
+
+def _lock(lock: int, name: str) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno != errno.EWOULDBLOCK:
+            raise ConfigError(f"the state folder has no locks: {error.strerror}") from error
+        raise ControlError(
+            f"{name} runs already", hint="stop it, or give this one another --name"
+        ) from None
+
+
+def _listen(directory: int) -> socket.socket:
+    """By way of the folder's fd: a path of any length fits. What lay there is of a dead app."""
+    try:
+        os.unlink(CONTROL, dir_fd=directory)
+    except FileNotFoundError:
+        pass
+    kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    control = socket.socket(socket.AF_UNIX, kind)
+    try:
+        os.fchmod(control.fileno(), 0o600)  # before bind: at no moment may others connect
+        control.bind(f"/proc/self/fd/{directory}/{CONTROL}")
+        control.listen(BACKLOG)
+    except OSError:
+        control.close()
+        raise
+    return control
+
+
+def connect(name: str, base: Path | None = None, timeout: float = 5.0) -> socket.socket:
+    """To an app's control socket; ControlError if it does not run."""
+    folder = (home() if base is None else base) / name
+    try:
+        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ControlError(f"{name} does not run", hint=f"there is no {folder}") from error
+    control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        control.settimeout(timeout)
+        control.connect(f"/proc/self/fd/{directory}/{CONTROL}")
+    except OSError as error:
+        control.close()
+        raise ControlError(f"{name} does not run: {error.strerror}") from error
+    finally:
+        os.close(directory)
+    return control
