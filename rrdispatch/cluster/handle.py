@@ -10,6 +10,7 @@ import signal
 import socket
 import struct
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Field
@@ -20,7 +21,7 @@ PIDFD_INFO = struct.Struct("=Q52si")
 PIDFD_GET_INFO = 3 << 30 | PIDFD_INFO.size << 16 | 0xFF << 8 | 11
 PIDFD_INFO_EXIT = 1 << 3
 PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
-UNKNOWN_EXIT = "ended; its exit code is not known"
+UNKNOWN_EXIT = "exit code unknown"
 
 
 @dataclass(slots=True)
@@ -200,7 +201,24 @@ def _end_of_another(pidfd: int) -> str | None:
         return UNKNOWN_EXIT
     known, _, status = PIDFD_INFO.unpack(told)
     if not known & PIDFD_INFO_EXIT:
-        return UNKNOWN_EXIT  # its new parent has not reaped it
+        return _end_of_zombie(pidfd)  # its new parent has not reaped it
+    return _describe_status(status)
+
+
+def _end_of_zombie(pidfd: int) -> str:
+    """proc(5), stat, field 52: the wait status, for those who may trace it."""
+    try:
+        text = Path(f"/proc/{pid_of(pidfd)}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return UNKNOWN_EXIT
+    fields = text.rpartition(")")[2].split()
+    if fields[0] != "Z":
+        return UNKNOWN_EXIT
+    return _describe_status(int(fields[49]))
+
+
+def _describe_status(status: int) -> str:
+    """Of wait(2)."""
     if os.WIFEXITED(status):
         return describe_exit(os.CLD_EXITED, os.WEXITSTATUS(status))
     code = os.CLD_DUMPED if os.WCOREDUMP(status) else os.CLD_KILLED
