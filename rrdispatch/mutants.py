@@ -12,7 +12,15 @@ import os
 from rrdispatch.errors import ConfigError
 
 VARIABLE = "RRDISPATCH_MUTANT"
-NAMES = ("no-rescue", "no-probe", "leaky-fds", "batch-16", "no-room-check", "no-heir")
+NAMES = (
+    "no-rescue",
+    "no-probe",
+    "leaky-fds",
+    "batch-16",
+    "no-room-check",
+    "no-heir",
+    "late-dispatcher",
+)
 
 
 def enabled(name: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -177,7 +178,11 @@ class Dispatching:
         """The dispatcher died or was silent: another one is told everything."""
         self.gone = self.gone.plus(self.link.last_ping)
         now = self._loop.time()
-        self._replaced = [at for at in self._replaced if at > now - WITHIN] + [now]
+        self._replaced = [at for at in self._replaced if at > now - WITHIN]
+        if not self.link.worked:
+            self._replaced.append(now)
+        if mutants.enabled("late-dispatcher"):
+            time.sleep(0.1)
         try:
             if len(self._replaced) > MOST_REPLACED:
                 often = f"{len(self._replaced)} times in {WITHIN:g} s"

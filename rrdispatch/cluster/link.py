@@ -55,6 +55,7 @@ class Link:
         self._asked: dict[int, Answered | None] = {}
         self._unsent: deque[tuple[Request, Answered | None]] = deque()
         self._unanswered = 0
+        self.worked = False  # it answered something: its program and its settings are good
         self.last_ping: ControlMessage | None = None
         self._handle = handle or DispatcherHandle.start(kind)
         self.pid = self._handle.pid
@@ -116,6 +117,7 @@ class Link:
             if message.kind >= ControlKind.STARTED:
                 self._on_event(message)
                 continue
+            self.worked = True
             answered = self._asked.pop(message.sequence, None)
             if message.kind == ControlKind.PING and answered is None:
                 self._unanswered, self.last_ping = 0, message

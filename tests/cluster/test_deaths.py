@@ -65,17 +65,27 @@ def test_a_new_dispatcher_knows_parked_and_draining_workers(kind: str, tmp_path:
     asyncio.run(main())
 
 
-def test_a_dispatcher_that_cannot_live_ends_the_service() -> None:
+def test_a_dispatcher_that_cannot_live_ends_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         async with running("plain:serve", APPS) as service:
-            mark = service.mark()
-            for _ in range(5):
-                kill(service.supervisor.stats()["dispatcher_pid"])
-                await service.until("dispatcher-replaced", mark)
-                mark = service.mark()
+            broken = [sys.executable, "-c", "pass"]
+            monkeypatch.setattr("rrdispatch.dispatch.process.command", lambda _: broken)
             kill(service.supervisor.stats()["dispatcher_pid"])
             with pytest.raises(Exception, match="the dispatcher ended 6 times"):
                 await asyncio.wait_for(service.task, 20)
+
+    asyncio.run(main())
+
+
+def test_one_that_worked_is_replaced_however_often() -> None:
+    async def main() -> None:
+        async with running("plain:serve", APPS) as service:
+            for _ in range(8):
+                mark = service.mark()
+                await service.supervisor.fresh_stats()  # it answers
+                kill(service.supervisor.stats()["dispatcher_pid"])
+                await service.until("dispatcher-replaced", mark)
+            await service.versions(4)
 
     asyncio.run(main())
 
