@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "dispatcher.h"
+#include "ledger.h"
 #include "sock.h"
 
 #define PAUSE_FIRST (10 * RR__MS)
@@ -168,6 +169,8 @@ static void note_accepted(struct rr__dispatcher *d, struct rr__listener *listene
 {
     struct rr__hand *hand = &d->hand;
 
+    if (rr__ledger_on())
+        rr__ledger_accepted(fd);
     /* One in four: a connection's time is wrong by a few microseconds then, in a burst only. */
     if ((d->accepted++ & 3) == 0)
         d->now = d->system->now();

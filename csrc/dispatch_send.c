@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "dispatcher.h"
+#include "ledger.h"
 
 /* The turn goes to the one after `index`. */
 void rr__advance(struct rr__dispatcher *d, int index)
@@ -26,14 +27,25 @@ static void note_sent(struct rr__dispatcher *d, struct rr__channel *channel, int
     rr__watch_soon(d, d->now + d->settings.stall_timeout);
 }
 
+static void note(int event, const struct rr__worker *worker, const int *fds, int count)
+{
+    struct rr__ledger_worker named = {worker->id, worker->slot, worker->generation};
+
+    if (rr__ledger_on())
+        rr__ledger_connections(event, named, fds, count);
+}
+
 static int send_message(struct rr__dispatcher *d, struct rr__worker *worker, int index,
                         const struct rr_message *message, const int *fds)
 {
     struct rr__channel *channel = &worker->channel[index];
-    int result = d->system->send(channel->sender, message, fds);
 
-    if (result < 0)
+    note(RR_LEDGER_SENT, worker, fds, message->count);
+    int result = d->system->send(channel->sender, message, fds);
+    if (result < 0) {
+        note(RR_LEDGER_UNSENT, worker, fds, message->count);
         return result;
+    }
     for (int i = 0; i < message->count; i++)
         d->system->close(fds[i]);
     note_sent(d, channel, message->count);

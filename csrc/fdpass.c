@@ -12,6 +12,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "ledger.h"
+
 #ifndef MSG_CMSG_CLOEXEC
 #define MSG_CMSG_CLOEXEC 0
 #endif
@@ -155,21 +157,11 @@ static int known(const struct rr_message *message, int size)
            (message->kind == RR_KIND_CONNECTION || message->kind == RR_KIND_PROBE);
 }
 
-int rr__take_any(int channel, struct rr_message *message, int *fds, int room)
+static int take_message(int channel, struct rr_message *message, int *fds, int room)
 {
     struct rr__arrival arrival;
-    int result = peek(channel, message);
+    int result = rr__receive(channel, message, sizeof *message, fds, room, 0, &arrival);
 
-    if (result <= 0)
-        return result;
-    if (message->kind != RR_KIND_PROBE) {
-        if (room < message->count && room < RR_BATCH_MAX)
-            return -EMSGSIZE;
-        result = rr__room_for_fds(channel, message->count);
-        if (result < 0)
-            return result;
-    }
-    result = rr__receive(channel, message, sizeof *message, fds, room, 0, &arrival);
     if (result <= 0)
         return result;
     if (!known(message, arrival.size)) {
@@ -187,6 +179,27 @@ int rr__take_any(int channel, struct rr_message *message, int *fds, int room)
         return -EINTR;
     /* A thread took the last place between the check and here: the kernel dropped what came. */
     return -ECONNABORTED;
+}
+
+int rr__take_any(int channel, struct rr_message *message, int *fds, int room)
+{
+    int result = peek(channel, message);
+
+    if (result <= 0)
+        return result;
+    if (message->kind != RR_KIND_PROBE) {
+        if (room < message->count && room < RR_BATCH_MAX)
+            return -EMSGSIZE;
+        result = rr__room_for_fds(channel, message->count);
+        if (result < 0)
+            return result;
+    }
+    if (!rr__ledger_on())
+        return take_message(channel, message, fds, room);
+    rr__ledger_taking(message->count);
+    result = take_message(channel, message, fds, room);
+    rr__ledger_took(message, fds, result);
+    return result;
 }
 
 int rr_take(int channel, struct rr_message *message, int *fds, int room)

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "dispatcher.h"
+#include "ledger.h"
 #include "os.h"
 #include "sock.h"
 
@@ -20,6 +21,14 @@ static int check_fds(const int *fds, int count)
             return result;
     }
     return 0;
+}
+
+static void note(int event, const struct rr__worker *worker)
+{
+    struct rr__ledger_worker named = {worker->id, worker->slot, worker->generation};
+
+    if (rr__ledger_on())
+        rr__ledger_of_worker(event, named, worker->pidfd);
 }
 
 static struct rr__worker *find_free(struct rr__dispatcher *d)
@@ -87,6 +96,7 @@ int rr__worker_add(struct rr__dispatcher *d, const struct rr_control *request, i
     for (int i = 0; i < count; i++)
         fds[i] = -1;
     rr__slots_insert(&d->slots, worker);
+    note(RR_LEDGER_JOINED, worker);
     rr_scoreboard_store(board, RR_FIELD_STATE, RR_STATE_STARTING);
     rr_scoreboard_store(board, RR_FIELD_STALLED, 0);
     rr__watch_soon(d, d->now);
@@ -128,6 +138,7 @@ void rr__worker_died(struct rr__dispatcher *d, struct rr__worker *worker)
     rr__worker_unstall(d, worker);
     if (!worker->draining)
         worker->moved_before = worker->moved_away;
+    note(RR_LEDGER_DEAD, worker);
     rr__worker_enter(d, worker, RR_STATE_DEAD);
     rr__event(d, RR_EVENT_DEAD, worker->id, 0);
     rr__watch_soon(d, d->now);

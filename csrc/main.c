@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <sys/resource.h>
 
+#include "ledger.h"
 #include "rrdispatch.h"
 
 enum { CONTROL_FD = 3, EXIT_USAGE = 2 };
@@ -33,5 +34,6 @@ int main(void)
 {
     ignore_signals();
     raise_limit();
+    rr__ledger_from_environment();
     return rr_dispatcher_run(CONTROL_FD) < 0 ? EXIT_USAGE : 0;
 }

@@ -9,6 +9,7 @@
 
 #include "dispatcher.h"
 #include "fdpass.h"
+#include "ledger.h"
 #include "os.h"
 
 #define REAP_NS (5 * RR__MS)
@@ -75,8 +76,10 @@ static struct rr__reclaimer *start(struct rr__dispatcher *d, struct rr__worker *
         return NULL;
     }
     pid_t pid = d->system->fork();
-    if (pid == 0)
+    if (pid == 0) {
+        rr__ledger_reclaims_for((struct rr__ledger_worker){worker->id, worker->slot, worker->generation});
         rr__reclaimer_child(worker->channel[channel].receiver, pair[1]);
+    }
     rr__close_fds(&pair[1], 1);
     *one = (struct rr__reclaimer){.state = RR__IDLE, .pid = pid, .link = pair[0], .channel = channel};
     if (pid < 0) {

@@ -21,6 +21,10 @@ __all__ = [
     "control_send",
     "dispatcher_program",
     "gate",
+    "ledger_close",
+    "ledger_cookie",
+    "ledger_note",
+    "ledger_open",
     "now_ns",
     "pending",
     "scoreboard_create",
@@ -52,6 +56,10 @@ if TYPE_CHECKING or _PURE:
         control_send,
         dispatcher_program,
         gate,
+        ledger_close,
+        ledger_cookie,
+        ledger_note,
+        ledger_open,
         now_ns,
         pending,
         scoreboard_create,
@@ -70,6 +78,10 @@ else:
         control_send,
         dispatcher_program,
         gate,
+        ledger_close,
+        ledger_cookie,
+        ledger_note,
+        ledger_open,
         now_ns,
         pending,
         run_dispatcher,  # noqa: F401 (native only)
@@ -80,4 +92,5 @@ else:
     )
 
 if mutants.enabled("no-room-check"):
-    from .pure import take
+    # With its ledger: what takes and what notes it belong together.
+    from .pure import ledger_close, ledger_cookie, ledger_note, ledger_open, take

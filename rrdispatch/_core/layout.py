@@ -37,6 +37,11 @@ HEIR_ARGUMENTS_MAX = 64
 HEIR_VARIABLES_MAX = 2048
 HEIRS_MAX = 16
 
+LEDGER_MAGIC = 0x474C5252
+LEDGER_VERSION = 1
+LEDGER_HEAD_SIZE = 4096
+LEDGER_ENTRY_SIZE = 32
+
 FLAG_MOVED = 1
 SWITCH_NO_TAKE_BACK = 1
 SWITCH_NO_PROBE = 2
@@ -132,6 +137,31 @@ class WorkerTag(IntEnum):
     VOICE = 1
 
 
+class LedgerRole(IntEnum):
+    """Who appends to the ledger."""
+
+    DISPATCHER = 1
+    WORKER = 2
+    RECLAIMER = 3
+
+
+class LedgerEvent(IntEnum):
+    """What an entry of the ledger says."""
+
+    OPENED = 1
+    JOINED = 2
+    DEAD = 3
+    ACCEPTED = 4
+    SENT = 5
+    UNSENT = 6
+    MOVED = 7
+    TAKING = 8
+    TAKEN = 9
+    TOOK_NOTHING = 10
+    FIRST = 11
+    DONE = 12
+
+
 class Step(IntEnum):
     """Where a spawn failed; the name is the ``filename`` of its OSError."""
 
@@ -161,6 +191,9 @@ FIELD_OFFSETS: dict[Field, tuple[int, str]] = {
 MESSAGE = struct.Struct("=BBBBIQ48s")
 SCOREBOARD_HEAD = struct.Struct("=IIII")
 CONTROL = struct.Struct("=IIIiII12Q")
+LEDGER_HEAD = struct.Struct("=IIQQ")  # magic, version, capacity, next
+# cookie, time, worker, pid, generation, slot, detail, reserved, event
+LEDGER_ENTRY = struct.Struct("=QQIIHHHBB")
 HEIR_HEAD = struct.Struct("=II")  # how many arguments, how many variables
 
 

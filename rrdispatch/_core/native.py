@@ -36,6 +36,10 @@ __all__ = [
     "control_send",
     "dispatcher_program",
     "gate",
+    "ledger_close",
+    "ledger_cookie",
+    "ledger_note",
+    "ledger_open",
     "now_ns",
     "pending",
     "pick",
@@ -224,6 +228,29 @@ def dispatcher_program() -> str | None:
 def run_dispatcher(control: int) -> int:
     """The dispatcher's loop in this process, without the GIL; `control` is its own from now on."""
     return _checked(lib.rr_dispatcher_run(control))
+
+
+# ---- the ledger -------------------------------------------------------------------------------
+
+
+def ledger_open(path: str, role: int, slot: int = 0, generation: int = 0) -> None:
+    """Append to this ledger from now on."""
+    _checked(lib.rr_ledger_open(os.fsencode(path), role, slot, generation), path)
+
+
+def ledger_close() -> None:
+    """Note nothing more; a second close does nothing."""
+    _checked(lib.rr_ledger_close())
+
+
+def ledger_note(event: int, cookie: int = 0, detail: int = 0) -> None:
+    """Append one entry in this process' own name; nothing while no ledger is open."""
+    lib.rr_ledger_note(event, cookie, detail)
+
+
+def ledger_cookie(fd: int) -> int:
+    """The kernel's number of a socket, the same in every process; 0 if it cannot be read."""
+    return int(lib.rr_ledger_cookie(fd))
 
 
 # ---- small things -----------------------------------------------------------------------------

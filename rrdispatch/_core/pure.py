@@ -24,6 +24,7 @@ from contextlib import contextmanager
 
 from rrdispatch import mutants
 
+from . import pure_ledger
 from .layout import (
     BATCH_MAX,
     CONTROL_FDS,
@@ -41,6 +42,7 @@ from .layout import (
     SpawnRequest,
     Taken,
 )
+from .pure_ledger import ledger_close, ledger_cookie, ledger_note, ledger_open
 from .pure_spawn import spawn
 
 __all__ = [
@@ -53,6 +55,10 @@ __all__ = [
     "control_send",
     "dispatcher_program",
     "gate",
+    "ledger_close",
+    "ledger_cookie",
+    "ledger_note",
+    "ledger_open",
     "now_ns",
     "pending",
     "scoreboard_create",
@@ -133,11 +139,15 @@ def take(channel: int) -> Taken | None:
                 raise OSError(errno.EPROTO, "a message of a wrong size on the channel")
             if head[1] != Kind.PROBE and not mutants.enabled("no-room-check"):
                 _make_sure_of_room(channel, head[2])
-            data, ancillary, flags, _ = sock.recvmsg(MESSAGE_SIZE, _TAKE_ROOM, _TAKE_FLAGS)
-            if not data:
-                return None
-            taken = _taken(data, received_fds(ancillary), flags)
-            if taken is not None:
+            taken = None
+            pure_ledger.taking(head[2])
+            try:
+                data, ancillary, flags, _ = sock.recvmsg(MESSAGE_SIZE, _TAKE_ROOM, _TAKE_FLAGS)
+                if data:
+                    taken = _taken(data, received_fds(ancillary), flags)
+            finally:
+                pure_ledger.took(taken.fds if taken is not None else ())
+            if taken is not None or not data:
                 return taken
 
 

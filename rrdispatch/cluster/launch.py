@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rrdispatch import mutants
+from rrdispatch import ledger, mutants
 from rrdispatch.errors import ConfigError
 from rrdispatch.settings import Settings, load_env_file
 
-_PASSED_ON = ("RRDISPATCH_PURE", mutants.VARIABLE)
+_PASSED_ON = ("RRDISPATCH_PURE", mutants.VARIABLE, ledger.VARIABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,7 @@ class Origin:
     @classmethod
     def here(cls) -> Origin:
         """This process' own."""
+        ledger.prepare()
         cwd, typed = os.getcwd(), os.environ.get("PWD", "")
         if os.path.isabs(typed) and os.path.realpath(typed) == os.path.realpath(cwd):
             cwd = typed

@@ -30,8 +30,10 @@ def _prepare() -> None:
 def main() -> int:
     """Run one dispatcher."""
     _prepare()
+    from rrdispatch.dispatch import tracing
     from rrdispatch.dispatch.loop import Dispatcher
 
+    tracing.join()
     os.set_inheritable(CONTROL, False)
     dispatcher = Dispatcher(CONTROL)
     # What was loaded stays: helpers are forked, and a collection would copy its pages.

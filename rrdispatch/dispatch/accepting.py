@@ -16,6 +16,7 @@ from typing import Any
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Control, ControlKind
+from rrdispatch.dispatch import tracing
 from rrdispatch.dispatch.lanes import MS
 from rrdispatch.dispatch.peers import Letter, known
 from rrdispatch.dispatch.poller import Poller
@@ -63,7 +64,7 @@ class Listening:
     def __post_init__(self) -> None:
         self.letter = Letter(self.sock.family)
         # accept4 alone: a socket object per connection would cost as much again.
-        self.accept = self.sock._accept  # type: ignore[attr-defined]
+        self.accept = tracing.accepting(self.sock._accept)  # type: ignore[attr-defined]
 
     def note_readable(self) -> None:
         """The poller says that a connection may wait."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from rrdispatch import _core
+from rrdispatch import _core, ledger, mutants
 from rrdispatch._core.layout import Control, SpawnRequest
 from rrdispatch.errors import DispatcherError, ProtocolError
 
@@ -23,8 +23,9 @@ KINDS = ("c", "python")
 
 CONTROL_NUMBER = 3
 _MAIN = Path(__file__).with_name("__main__.py")
-# What the dynamic linker and the sanitizers need; a dispatcher reads no other variable.
-_PASSED_ON = ("LD_LIBRARY_PATH", "ASAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
+# What the dynamic linker, the sanitizers and the tests need; nothing else is read.
+_LINKER = ("LD_LIBRARY_PATH", "ASAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS", "UBSAN_OPTIONS")
+_PASSED_ON = (*_LINKER, ledger.VARIABLE, mutants.VARIABLE)
 
 
 def default_kind() -> str:

@@ -16,7 +16,9 @@ import socket
 from dataclasses import dataclass
 from typing import NoReturn
 
+from rrdispatch._core import pure_ledger
 from rrdispatch._core.layout import BATCH_MAX, FLAG_MOVED, MESSAGE_SIZE, Kind, Message, State
+from rrdispatch.dispatch import tracing
 from rrdispatch.dispatch.lanes import MS, Hand
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.sending import Sender
@@ -33,15 +35,13 @@ _EMPTY = b"E"
 # ---- the helper's process ---------------------------------------------------------------------
 
 
-def _helper(channel: int, link: int) -> NoReturn:
+def _helper(worker: Worker, channel: int, link: int) -> NoReturn:
     """Take one message per request, until the dispatcher is gone or wants no more."""
     try:
-        low, high = sorted((channel, link))
-        if low > 0:
-            os.closerange(0, low)
-        if high > low + 1:
+        kept = sorted((channel, link, *pure_ledger.fds()))
+        for low, high in zip((-1, *kept), (*kept, 1 << 20), strict=True):
             os.closerange(low + 1, high)
-        os.closerange(high + 1, 1 << 20)
+        tracing.reclaims_for(worker)
         source = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=channel)
         target = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=link)
         while target.recv(1):
@@ -53,13 +53,12 @@ def _helper(channel: int, link: int) -> NoReturn:
 
 def _fetch(source: socket.socket, target: socket.socket) -> None:
     try:
-        data, rights, _, _ = source.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS)
+        data, fds = tracing.receiving(lambda: source.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS))
     except BlockingIOError:
         data = b""
     if not data:
         target.sendall(_EMPTY)
         return
-    fds = [fd for _, _, packed in rights for fd in array.array("i", packed)]
     _forward(target, data, fds)
     for fd in fds:
         os.close(fd)
@@ -203,7 +202,7 @@ class Reclaims:
                 ours.close()
                 return None
             if pid == 0:
-                _helper(worker.lanes[lane].receiver, its.fileno())
+                _helper(worker, worker.lanes[lane].receiver, its.fileno())
         helper = self._helpers[worker] = Helper(worker, lane, ours)
         self._poll(helper)
         return helper

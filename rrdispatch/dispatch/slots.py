@@ -19,6 +19,7 @@ from rrdispatch._core.layout import (
     State,
 )
 from rrdispatch._core.pure import Scoreboard
+from rrdispatch.dispatch import tracing
 from rrdispatch.dispatch.lanes import MS, Lane
 from rrdispatch.dispatch.policy import PICKS, goes_in_turn
 
@@ -101,6 +102,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.words = self.board.words
+        tracing.joined(self)
 
     @property
     def drain_awaited(self) -> bool:
@@ -149,6 +151,8 @@ class Worker:
 
     def enter(self, state: State) -> None:
         """Change the state, and tell the readers of the scoreboard."""
+        if state == State.DEAD:
+            tracing.dead(self)
         self.state = state
         self.board.store(Field.STATE, state)
 

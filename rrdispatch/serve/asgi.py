@@ -16,6 +16,7 @@ from typing import Any
 import uvicorn
 from uvicorn.importer import ImportFromStringError
 
+from rrdispatch import ledger
 from rrdispatch.errors import TargetError
 from rrdispatch.worker.connection import Connection
 from rrdispatch.worker.intake import Intake
@@ -230,6 +231,15 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         return
 
 
+def _traced(transport: Any, connection: Connection) -> Any:
+    """The transport; with a ledger, one that notes its first byte."""
+    if not ledger.opened():
+        return transport
+    from rrdispatch.worker.traced import TracedTransport
+
+    return TracedTransport(transport, connection)
+
+
 def _protocol_class(base: Any, gate: Gate) -> Any:
     """uvicorn's protocol, which knows its connection: its past, and its peer's address."""
 
@@ -241,7 +251,7 @@ def _protocol_class(base: Any, gate: Gate) -> Any:
             self.app = functools.partial(gate.http, Life())
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            super().connection_made(transport)
+            super().connection_made(_traced(transport, self._rr_connection))
             if isinstance(self._rr_peer, tuple):
                 # uvicorn asks getpeername, which fails for a client that is gone.
                 self.client = self._rr_peer[:2]

@@ -89,7 +89,9 @@ class TlsConnection:
     def send(self, data: bytes) -> int:
         try:
             with self._lock:
-                return self._sock.send(data)
+                sent = self._sock.send(data)
+            self._tally.answers()
+            return sent
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise _later() from None
         except ssl.SSLError as error:

@@ -65,6 +65,9 @@ class Tally:
         # A forked child has a copy of this object: only the process that took it counts.
         self._pid = os.getpid()
 
+    def answers(self) -> None:
+        """A first byte was given to the kernel: nothing to count."""
+
     def close(self) -> None:
         """Say that it is closed; to be called before close(2). A second call says nothing."""
         counts, self._counts = self._counts, None

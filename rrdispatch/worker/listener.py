@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from rrdispatch import _core, mutants
+from rrdispatch import _core, ledger, mutants
 from rrdispatch._core.layout import BATCH_MAX
 
 from . import lifeline
@@ -99,9 +99,19 @@ class Listener(socket.socket):
         self._counts.received(len(taken.fds))
         family = self._bound.family
         peers = [decode_peer(taken.peer), *[None] * (len(taken.fds) - 1)]
+        if ledger.opened():
+            return self._traced(taken.fds, peers)
         return [
             Connection(family, fd, peer, Tally(self._counts))
             for fd, peer in zip(taken.fds, peers, strict=True)
+        ]
+
+    def _traced(self, fds: list[int], peers: list[Any]) -> list[Connection]:
+        from . import traced
+
+        return [
+            traced.connection(self._bound.family, fd, peer, self._counts)
+            for fd, peer in zip(fds, peers, strict=True)
         ]
 
     @property

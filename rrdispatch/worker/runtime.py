@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+from rrdispatch import ledger
+from rrdispatch._core.layout import LedgerRole
+
 from .counts import Counts
 from .listener import Listener
 from .notify import Notifier
@@ -61,5 +64,6 @@ def enter(place: Place) -> Runtime:
     """Make ``place`` this process' own. Called once, before the app is loaded."""
     global _current  # noqa: PLW0603 (a process is one worker)
     place.keep_from_children()
+    ledger.join(LedgerRole.WORKER, place.slot, place.generation)
     _current = Runtime(place)
     return _current

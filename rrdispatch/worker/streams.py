@@ -12,6 +12,8 @@ import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
+from rrdispatch import ledger
+
 from .connection import Connection
 from .intake import Intake
 from .listener import Listener
@@ -129,7 +131,7 @@ class Server(asyncio.AbstractServer):
 
     async def _connect(self, connection: Connection, key: int) -> None:
         try:
-            protocol = self._factory()
+            protocol = _traced(self._factory(), connection)
         except BaseException:
             connection.close()
             raise
@@ -156,6 +158,17 @@ class Server(asyncio.AbstractServer):
         self._doomed.discard(key)
         if not self._open:
             self._empty.set()
+
+
+def _traced(protocol: asyncio.BaseProtocol, connection: Connection) -> asyncio.BaseProtocol:
+    """The protocol; with a ledger, over a transport that notes its first byte."""
+    if ledger.opened():
+        from .traced import TracedTransport
+
+        made: Any = protocol.connection_made
+        told: Any = protocol
+        told.connection_made = lambda transport: made(TracedTransport(transport, connection))
+    return protocol
 
 
 _servers: set[Server] = set()

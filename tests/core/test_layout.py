@@ -26,6 +26,8 @@ ENUMS: dict[str, tuple[str, type[IntEnum]]] = {
     "rr_state": ("RR_STATE_", layout.State),
     "rr_control_kind": ("RR_(?:CONTROL|EVENT)_", layout.ControlKind),
     "rr_spawn_step": ("RR_STEP_", layout.Step),
+    "rr_ledger_role": ("RR_LEDGER_", layout.LedgerRole),
+    "rr_ledger_event": ("RR_LEDGER_", layout.LedgerEvent),
     "rr_inherit": ("RR_INHERIT_", layout.Inherit),
     "rr_app_tag": ("RR_APP_", layout.AppTag),
     "rr_worker_tag": ("RR_WORKER_", layout.WorkerTag),
@@ -44,6 +46,10 @@ NUMBERS = {
     "RR_CONTROL_VERSION": layout.CONTROL_VERSION,
     "RR_CONTROL_VALUES": layout.CONTROL_VALUES,
     "RR_CONTROL_FDS": layout.CONTROL_FDS,
+    "RR_LEDGER_MAGIC": layout.LEDGER_MAGIC,
+    "RR_LEDGER_VERSION": layout.LEDGER_VERSION,
+    "RR_LEDGER_HEAD_SIZE": layout.LEDGER_HEAD_SIZE,
+    "RR_LEDGER_ENTRY_SIZE": layout.LEDGER_ENTRY_SIZE,
     "RR_KEPT_FDS": layout.KEPT_FDS,
     "RR_KEPT_TAGS": layout.KEPT_TAGS,
     "RR_HEIR_COMMAND_MAX": layout.HEIR_COMMAND_MAX,
@@ -76,6 +82,7 @@ def test_sizes():
     assert layout.MESSAGE.size == layout.MESSAGE_SIZE
     assert layout.CONTROL.size == layout.CONTROL_SIZE
     assert layout.SCOREBOARD_HEAD.size == 16
+    assert layout.LEDGER_ENTRY.size == layout.LEDGER_ENTRY_SIZE
 
 
 def native() -> list[object]:
@@ -88,6 +95,8 @@ def test_structs_are_where_the_c_compiler_puts_them():
         ffi = module.ffi  # type: ignore[attr-defined]
         assert ffi.sizeof("struct rr_message") == layout.MESSAGE_SIZE
         assert ffi.sizeof("struct rr_control") == layout.CONTROL_SIZE
+        assert ffi.sizeof("struct rr_ledger_entry") == layout.LEDGER_ENTRY_SIZE
+        assert ffi.sizeof("struct rr_ledger_head") == layout.LEDGER_HEAD.size
         names = {
             layout.Field.HEARTBEAT: "heartbeat_ns",
             **{one: one.name.lower() for one in layout.Field if one.name != "HEARTBEAT"},
