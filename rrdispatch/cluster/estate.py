@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rrdispatch import __version__
+from rrdispatch import __version__, mutants
 from rrdispatch._core.layout import AppTag, ControlKind
 from rrdispatch.cluster.freeze import freeze
 from rrdispatch.cluster.handle import WorkerHandle
@@ -84,6 +84,8 @@ class Estate:
         """To a new dispatcher. The command last: an heir finds all that it needs."""
         for tag, fds in self._kept.items():
             ask(ControlKind.KEEP, values=(tag,), fds=list(fds))
+        if mutants.enabled("no-heir"):
+            return
         fd = os.memfd_create("rrdispatch-heir", os.MFD_CLOEXEC)
         with os.fdopen(fd, "wb") as file:
             file.write(self._command)

@@ -1,0 +1,193 @@
+"""The primary is killed: every few seconds, too often, with its dispatcher; or only stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rrdispatch.errors import ControlError
+from tests.chaos.kit import Result, Run, scenario
+from tests.chaos.service import HANG, HANGS, Ticks
+from tests.harness import processes
+from tests.harness.followed import Followed, refused
+from tests.harness.load import Load, load_beside
+from tests.harness.records import TIMEOUT, Plan, Tally, quantile
+from tests.harness.servers import wait_until
+
+MOST = 3  # heirs in 30 s
+DRAIN = 5.0
+FAILED = "0 failed requests"
+ADOPTED = "each was followed"
+TWO = "never two primaries"
+
+
+@contextmanager
+def followed(run: Run, *options: str) -> Iterator[Followed]:
+    """Two asyncio workers; whatever is left of it at the end is ended."""
+    common = ("-i", "2", "--dispatcher", run.dispatcher, "--no-access-log", "--probation", "0.2")
+    service = Followed("probe:asgi", *common, *options, home=Path(run.tmp) / "home")
+    try:
+        yield service
+    finally:
+        service.close()
+
+
+def count(result: Result, tally: Tally) -> None:
+    """The clients' side: nobody may notice."""
+    outcomes = tally.outcomes()
+    result.counts["requests"] = len(tally.records)
+    result.counts["failed"] = len(tally.failed)
+    result.counts["hangs"] = outcomes[TIMEOUT]
+    result.check(FAILED, not tally.failed)
+    result.check(HANGS, not outcomes[TIMEOUT])
+
+
+def adoption(service: Followed) -> float | None:
+    """Kills the primary; seconds until its heir answers, None if nobody does."""
+    victim = service.primaries()[0]
+    service.processes()
+    began = time.monotonic()
+    processes.kill(victim)
+    heir = primary_but(victim, service)
+    took = time.monotonic() - began
+    if not heir:
+        return None
+    service.output.wait(f"primary {heir} follows {victim},", HANG)
+    return took
+
+
+def primary_but(victim: int, service: Followed) -> int:
+    """Who answers instead of the one that was killed; 0 if nobody will."""
+    with suppress(ControlError, OSError):  # the connection was the killed one's
+        found = service.primary()
+        if found != victim:
+            return found
+    with suppress(ControlError, OSError):
+        return service.primary()
+    return 0
+
+
+@scenario(
+    "primary-kill",
+    title="SIGKILL the primary again and again (full: 10 times, 11 s apart), under load",
+    target="0 lost; adopted <= 1 s at p95; never two primaries",
+    mutant="no-heir",
+)
+def primary_kill(run: Run) -> Result:
+    result, times = Result(), []
+    with followed(run) as service:
+        plan = Plan(service.address, rate=100.0, timeout=HANG)
+        keep = Plan(service.address, "keepalive", concurrency=10, rate=5.0, timeout=HANG)
+        with load_beside(service, plan) as load, load_beside(service, keep) as kept:
+            load.wait_more(20)
+            for _ in Ticks(run.size(2.0, 11.0), run.size(6.0, 110.0)):
+                took = adoption(service)
+                result.check(ADOPTED, took is not None)
+                if took is None:
+                    break
+                times.append(took * 1000)
+                result.check(TWO, len(service.primaries()) == 1)
+            tally = Tally(load.stop().records + kept.stop().records)
+        result.counts["kills"] = len(times)
+        count(result, tally)
+    adopted = quantile(times, 0.95)
+    result.counts |= {"adopted p50 ms": quantile(times, 0.5), "adopted p95 ms": adopted}
+    result.check("adopted <= 1 s at p95", adopted <= 1000)
+    return result
+
+
+@scenario(
+    "primary-headless",
+    title="4 quick SIGKILLs of the primary: headless; then a question",
+    target="0 lost; it serves headless; revived by a connection",
+    mutant="no-heir",
+)
+def primary_headless(run: Run) -> Result:
+    result = Result()
+    with (
+        followed(run) as service,
+        load_beside(service, Plan(service.address, rate=100.0, timeout=HANG)) as load,
+    ):
+        load.wait_more(20)
+        result.check(ADOPTED, all(adoption(service) is not None for _ in range(MOST)))
+        if ADOPTED not in result.broken:
+            revive(service, load, result)
+        count(result, load.stop())
+    return result
+
+
+def revive(service: Followed, load: Load, result: Result) -> None:
+    """The fourth death makes it headless; asking it something starts a primary."""
+    service.kill_primary()
+    load.wait_more(100)
+    result.check("headless it has no primary", not service.primaries())
+    began = time.monotonic()
+    revived = service.primary()
+    result.counts["revived ms"] = (time.monotonic() - began) * 1000
+    service.output.wait(f"primary {revived} follows", HANG)
+    result.check(TWO, service.primaries() == [revived])
+    load.wait_more(20)
+
+
+@scenario(
+    "primary-stopped",
+    title="SIGSTOP of the primary under load, then SIGCONT; SIGKILL while stopped",
+    target="0 lost; stopped it is not followed, killed it is",
+)
+def primary_stopped(run: Run) -> Result:
+    result = Result()
+    with followed(run) as service:
+        primary = service.primary()
+        with load_beside(service, Plan(service.address, rate=100.0, timeout=HANG)) as load:
+            for _ in range(int(run.size(1, 3))):
+                os.kill(primary, signal.SIGSTOP)
+                load.wait_more(int(run.size(150, 500)))
+                result.check(TWO, service.primaries() == [primary])
+                os.kill(primary, signal.SIGCONT)
+                result.check("continued it answers", service.primary() == primary)
+            os.kill(primary, signal.SIGSTOP)
+            load.wait_more(50)
+            result.check(ADOPTED, adoption(service) is not None)
+            load.wait_more(50)
+            count(result, load.stop())
+    return result
+
+
+@scenario(
+    "both-killed",
+    title="primary and dispatcher killed, 8 requests at work",
+    target="what is at work is finished; no orphan after drain_timeout + 2 s; the port is free",
+    mutant="leaky-fds",
+)
+def both_killed(run: Run) -> Result:
+    """The dispatcher is stopped first, so that no heir is started between the two."""
+    result, finished = Result(), 0
+    rounds = int(run.size(1, 10))
+    for _ in range(rounds):
+        with followed(run, "--drain-timeout", str(DRAIN)) as service:
+            plan = Plan(service.address, count=8, path="/sleep/800", timeout=HANG)
+            with load_beside(service, plan) as load:
+                wait_until(lambda it=service: inflight(it) == 8, 20.0, "8 at work")  # type: ignore[misc]
+                stats = service.stats()
+                service.processes()
+                os.kill(stats["dispatcher_pid"], signal.SIGSTOP)
+                processes.kill(stats["primary_pid"])
+                processes.kill(stats["dispatcher_pid"])
+                began = time.monotonic()
+                finished += len(load.finish().ok)
+            left = processes.wait_gone(
+                service.known, max(0.0, DRAIN + 2 - (time.monotonic() - began))
+            )
+            result.check("no orphan after drain_timeout + 2 s", not left)
+            result.check("no held port", refused(service))
+    result.counts |= {"rounds": rounds, "at work": 8 * rounds, "finished": finished}
+    result.check("what was at work is finished", finished == 8 * rounds)
+    return result
+
+
+def inflight(service: Followed) -> int:
+    return sum(int(row["inflight"]) for row in service.stats()["workers"])
