@@ -224,6 +224,8 @@ def _(news: ScaleAsked, view: View) -> None:
 def _(news: StopAsked, view: View) -> None:
     if not isinstance(view.operation, Stop):
         view.begin_stop(Stop(view.now, failure=news.failure))
+    elif view.operation.failure is None:
+        view.operation.failure = news.failure
 
 
 @_apply.register

@@ -25,7 +25,7 @@ from rrdispatch.cluster.actions import (
 )
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Failure, Finish, Reload, Start, Stop, View, Worker
-from rrdispatch.cluster.wishes import Wish, wish_for
+from rrdispatch.cluster.wishes import Wish, closed_by, wish_for
 
 GATHERING = 2.0  # seconds that the first ready worker waits for the others
 EMPTYING = 0.8  # the part of drain_timeout that the dispatcher has to empty a queue
@@ -47,7 +47,7 @@ def plan(view: View, now: float) -> Plan:
     result = Plan([*view.ended])
     if view.finished:
         return result
-    wish = wish_for(view)
+    wish = wish_for(view, now)
     opens_at = _gathered_at(view)
     for worker in view.workers.values():
         if wish.of(worker) is Wanted.SERVE:
@@ -193,6 +193,8 @@ def _reload(view: View, reload: Reload, now: float, out: Plan) -> Iterator[Actio
 def _stop(view: View, stop: Stop, now: float, out: Plan) -> Iterator[Action]:
     if not view.alive:
         yield Finish("stop", failure=stop.failure)
+    elif stop.closing and not stop.closed and now < closed_by(view, stop):
+        out.at(closed_by(view, stop))
     elif not stop.closing and not stop.kill and view.rules.listen and stop.failure is None:
         begins = stop.since + view.rules.shutdown_delay
         if now >= begins:

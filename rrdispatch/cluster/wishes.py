@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Reload, Slot, Start, Stop, View, Worker
 
+CLOSING = 0.7  # the part of drain_timeout after which nobody waits for the listeners any more
+
 
 @dataclass(slots=True)
 class Wish:
@@ -55,7 +57,7 @@ def crew(workers: Sequence[Worker]) -> Crew:
     return Crew(keep, starting[0] if starting else None, able[1:] + starting[1:])
 
 
-def wish_for(view: View) -> Wish:
+def wish_for(view: View, now: float) -> Wish:
     """What the view should become."""
     result = Wish()
     operation = view.operation
@@ -63,7 +65,7 @@ def wish_for(view: View) -> Wish:
         if worker.slot >= view.wanted:
             result.workers[worker.id] = Wanted.GONE
     if isinstance(operation, Stop):
-        _stop(view, operation, result)
+        _stop(view, operation, now, result)
     elif isinstance(operation, Reload) and operation.failure is None:
         _reload(view, operation, result)
     else:
@@ -73,9 +75,15 @@ def wish_for(view: View) -> Wish:
     return result
 
 
-def _stop(view: View, stop: Stop, out: Wish) -> None:
+def closed_by(view: View, stop: Stop) -> float:
+    """The listeners should be closed long before; a dispatcher that never says so stops nobody."""
+    return stop.since + view.rules.shutdown_delay + CLOSING * view.rules.drain_timeout
+
+
+def _stop(view: View, stop: Stop, now: float, out: Wish) -> None:
     """Until the listeners are closed the ready ones serve on; then all go."""
     serving_on = view.rules.listen and not stop.closed and stop.failure is None
+    serving_on = serving_on and now < closed_by(view, stop)
     for worker in view.workers.values():
         stays = serving_on and worker.state is State.READY and worker.slot < view.wanted
         out.workers[worker.id] = Wanted.SERVE if stays else Wanted.GONE

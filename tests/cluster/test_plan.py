@@ -11,7 +11,7 @@ from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
 from rrdispatch.cluster.lifecycle import TABLE, LifecycleError, State, Trigger, step
 from rrdispatch.cluster.plan import GATHERING, plan
-from rrdispatch.cluster.view import Rules
+from rrdispatch.cluster.view import Failure, Rules
 from tests.cluster.fake import Bench, Script, index
 
 
@@ -207,6 +207,27 @@ def test_the_final_stop_as_a_whole_is_bounded_by_drain_timeout() -> None:
     bench.tell(news.StopAsked())
     bench.world.run()
     assert bench.world.clock == pytest.approx(began + 10, abs=0.1)
+
+
+def test_a_stop_ends_also_if_nobody_says_that_the_listeners_are_closed() -> None:
+    bench = Bench(3, Rules(drain_timeout=10.0), closes_in=float("inf")).started()
+    began = bench.world.clock
+    bench.tell(news.StopAsked())
+    bench.world.run()
+    assert bench.view.finished
+    assert bench.world.times(act.Drain)[0] == pytest.approx(began + 7)
+
+
+def test_a_failure_during_the_stop_is_its_result_and_nobody_waits_for_listeners() -> None:
+    bench = Bench(2, closes_in=float("inf")).started()
+    began = bench.world.clock
+    bench.tell(news.StopAsked())
+    bench.world.run(seconds=1)
+    bench.tell(news.StopAsked(Failure("the dispatcher cannot live")))
+    bench.world.run()
+    assert bench.world.clock < began + 2
+    (finish,) = bench.world.finishes("stop")
+    assert finish.failure == Failure("the dispatcher cannot live")
 
 
 def test_kill_ends_everything_now() -> None:
