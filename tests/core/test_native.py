@@ -20,6 +20,7 @@ import pytest
 from rrdispatch import _core
 from rrdispatch._core import layout
 from rrdispatch._core.layout import Control, ControlKind, Field, Kind, Message, SpawnRequest
+from tests.harness.gates import need_gate
 
 CORES = ["pure"] + (["native"] if _core.NATIVE else [])
 
@@ -285,6 +286,7 @@ def test_the_lifeline_ends_the_group(core):
 
 
 def test_the_gate_keeps_the_backlog(core):
+    need_gate()
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, socket.create_connection(listener.getsockname()) as early:
         core.gate(listener.fileno())

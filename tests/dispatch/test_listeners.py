@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 
 from rrdispatch._core.layout import ControlKind
+from tests.harness.gates import need_gate
 
 from .rig import MS, SECOND, Rig, answer_of, read_all
 from .workers import LIMIT
@@ -109,6 +110,7 @@ def test_the_limit_ends_a_close_that_never_gets_quiet(dispatcher: Rig):
 
 
 def test_quiet_is_counted_from_the_last_connection(dispatcher: Rig):
+    need_gate()  # without one it is shut as soon as it is empty
     dispatcher.listen()
     dispatcher.add(1, process=True)
     began = dispatcher.ping().now
