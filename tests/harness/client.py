@@ -113,7 +113,12 @@ class Client:
         self.numbers = iter(range(plan.base, plan.base + (plan.count or MOST)))
 
     async def run(self) -> None:
-        modes = {"open": self._open, "closed": self._closed, "keepalive": self._keepalive}
+        modes = {
+            "open": self._open,
+            "closed": self._closed,
+            "keepalive": self._keepalive,
+            "websocket": self._websocket,
+        }
         await modes[self.plan.mode]()
 
     def path(self, number: int) -> str:
@@ -197,6 +202,12 @@ class Client:
     async def _keepalive(self) -> None:
         clients = range(self.plan.concurrency)
         await asyncio.gather(*(self._keep(client) for client in clients))
+
+    async def _websocket(self) -> None:
+        from tests.harness.websocket import keep_talking  # the other modes do without the package
+
+        clients = range(self.plan.concurrency)
+        await asyncio.gather(*(keep_talking(self, client, _written) for client in clients))
 
     async def _keep(self, client: int) -> None:
         connection: Connection | None = None

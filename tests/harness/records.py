@@ -18,6 +18,7 @@ class Plan:
     the others (rate 0: all at once), ``closed`` keeps ``concurrency`` of them going; both use a
     connection per request. ``keepalive`` keeps ``concurrency`` connections, each asking ``rate``
     times a second; with ``reconnect_when_told`` one that lost its connection waits for ``go``.
+    ``websocket`` does the same over WebSockets (tests/harness/websocket.py).
     """
 
     address: str

@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from websockets.sync.server import ServerConnection
+from websockets.sync.server import serve as serve_websockets
+
 from tests.harness.load import Load, run_load
 from tests.harness.records import Plan, Record
 
@@ -126,3 +129,42 @@ def test_it_stops_when_told() -> None:
         load.wait_more(5)
         tally = load.stop()
     assert len(tally.ok) == len(tally.records) >= 5
+
+
+@contextmanager
+def talker(codes: list[int]) -> Iterator[str]:
+    """A WebSocket server that closes its first questions with these codes, then answers."""
+
+    def talk(connection: ServerConnection) -> None:
+        for _ in connection:
+            if codes:
+                connection.close(codes.pop(0))
+                return
+            connection.send("7 3 v1")
+
+    with serve_websockets(talk, "127.0.0.1", 0) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{running.socket.getsockname()[1]}"
+        running.shutdown()
+        thread.join()
+
+
+def test_a_websocket_that_is_told_to_come_again() -> None:
+    with talker([1012]) as address:
+        records = run_load(Plan(address, "websocket", count=3, rate=100.0)).records
+    assert [(each.outcome, each.slot, each.version) for each in records] == [("ok", 3, "v1")] * 3
+    assert [each.detail for each in records] == ["1012", "", ""]
+
+
+def test_a_websocket_that_is_closed_otherwise() -> None:
+    with talker([1001]) as address:
+        records = run_load(Plan(address, "websocket", count=2, rate=100.0)).records
+    assert [each.outcome for each in records] == ["eof", "ok"]
+
+
+def test_a_websocket_that_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    (record,) = run_load(Plan(f"127.0.0.1:{port}", "websocket", count=1, rate=1.0)).records
+    assert record.outcome == "refused"
