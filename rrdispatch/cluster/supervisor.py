@@ -139,7 +139,8 @@ class Supervisor:
                 self.events.tell("listening", listeners=told, workers=self.view.wanted)
             self.engine.settle()
             if self.settings.watch:
-                folders, cwd = self.settings.watch_paths, self._launches.of(1, 1).cwd
+                now = self.view.generation
+                folders, cwd = self.settings.watch_paths, self._launches.of(now, now).cwd
                 self._watching = watching.Watching(folders, cwd, self._reload_now, self.events)
             return await self.operations.done
         finally:

@@ -15,7 +15,7 @@ from typing import Any
 import rrdispatch
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
-from rrdispatch.errors import StartError
+from rrdispatch.errors import ConfigError, StartError
 from rrdispatch.settings import Settings, from_values
 
 CONTROL = 3
@@ -102,4 +102,10 @@ def settings_of(
     values = {**rest, "target": target, "instances": str(workers)}
     if bind is not None:
         values["bind"] = [bind] if isinstance(bind, str) else list(bind)
-    return from_values(values)
+    settings = from_values(values)
+    if settings.heir:
+        raise ConfigError(
+            "heir: an embedded Cluster ends with its service, nobody follows its primary",
+            hint="leave heir out, or start the app by itself: rrdispatch run --heir",
+        )
+    return settings

@@ -65,11 +65,14 @@ def claim(name: str, base: Path | None = None) -> Place:
     with ExitStack() as on_error:
         directory = open_private(folder)
         on_error.callback(os.close, directory)
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
-        on_error.callback(os.close, lock)
-        _lock(lock, name)
-        control = _listen(directory)
+        try:
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
+            on_error.callback(os.close, lock)
+            _lock(lock, name)
+            control = _listen(directory)
+        except OSError as error:
+            raise _unusable(folder, error) from error
         on_error.pop_all()
     os.close(directory)
     return Place(folder, lock, control)
@@ -84,10 +87,14 @@ def open_private(folder: Path) -> int:
         _check(folder)
         return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise ConfigError(
-            f"the state folder {folder} cannot be used: {error.strerror}",
-            hint="set RRDISPATCH_HOME to a folder of your own",
-        ) from error
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"the state folder {folder} cannot be used: {error.strerror}",
+        hint="set RRDISPATCH_HOME to a folder of your own",
+    )
 
 
 def _check(folder: Path) -> None:

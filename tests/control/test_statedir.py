@@ -1,0 +1,144 @@
+"""The folder of running apps: private or refused, one app per name, nothing stale in the way."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rrdispatch.control import heirs
+from rrdispatch.control.statedir import CONTROL, claim, connect, home
+from rrdispatch.errors import ConfigError, ControlError
+from rrdispatch.settings import from_values
+
+
+def test_where_it_is() -> None:
+    assert home({"RRDISPATCH_HOME": "/a/b"}) == Path("/a/b")
+    assert home({}, uid=0) == Path("/run/rrdispatch")
+    assert home({"HOME": "/home/x"}, uid=7) == Path("/home/x/.local/state/rrdispatch")
+    assert home({"HOME": "/h", "XDG_STATE_HOME": "/s"}, uid=7) == Path("/s/rrdispatch")
+
+
+def test_private_from_the_first_moment(tmp_path: Path) -> None:
+    place = claim("web", tmp_path / "home")
+    try:
+        for path in (tmp_path / "home", place.folder):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert stat.S_IMODE((place.folder / CONTROL).stat().st_mode) == 0o600
+        connect("web", tmp_path / "home").close()
+    finally:
+        place.release()
+    assert not (place.folder / CONTROL).exists()
+    with pytest.raises(ControlError, match="web does not run"):
+        connect("web", tmp_path / "home")
+    with pytest.raises(ControlError, match="other does not run"):
+        connect("other", tmp_path / "home")
+
+
+def test_a_name_is_one_apps_also_while_only_a_duplicate_of_the_lock_is_held(tmp_path: Path) -> None:
+    place = claim("web", tmp_path)
+    with pytest.raises(ControlError, match="web runs already"):
+        claim("web", tmp_path)
+    claim("other", tmp_path).release()
+    kept = os.dup(place.lock)
+    place.close()
+    with pytest.raises(ControlError, match="web runs already"):
+        claim("web", tmp_path)
+    os.close(kept)
+    again = claim("web", tmp_path)  # and the socket that lay there was in nobody's way
+    connect("web", tmp_path).close()
+    again.release()
+
+
+def test_a_path_of_any_length(tmp_path: Path) -> None:
+    long = tmp_path / ("x" * 120) / ("y" * 120)
+    place = claim("web", long)
+    connect("web", long).close()
+    place.release()
+
+
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o777])
+def test_a_folder_that_others_write_in_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web").chmod(mode)
+    with pytest.raises(ConfigError, match="written to by others") as caught:
+        claim("web", tmp_path)
+    assert "chmod 0700" in str(caught.value.hint)
+    assert list((tmp_path / "web").iterdir()) == []
+
+
+def test_a_symlink_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o700)
+    (tmp_path / "web").symlink_to(tmp_path / "real")
+    with pytest.raises(ConfigError, match="is no folder"):
+        claim("web", tmp_path)
+
+
+def test_a_lock_that_is_a_symlink_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir(mode=0o700)
+    (tmp_path / "web" / "lock").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        claim("web", tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to own a folder as somebody else")
+def test_a_folder_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir(mode=0o700)
+    os.chown(tmp_path / "web", 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to user 12345"):
+        claim("web", tmp_path)
+
+
+def test_a_home_that_is_a_file_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be used") as caught:
+        claim("web", tmp_path / "file")
+    assert "RRDISPATCH_HOME" in str(caught.value.hint)
+
+
+def test_nothing_is_left_open_by_a_refusal(tmp_path: Path) -> None:
+    place = claim("web", tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(ControlError):
+            claim("web", tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
+    place.release()
+
+
+def test_who_may_not_have_an_heir(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = from_values({"target": "app:app", "heir": True})
+    heirs.check(settings)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(ConfigError, match="process 1"):
+        heirs.check(settings)
+
+
+def test_an_embedded_cluster_has_no_heirs() -> None:
+    from rrdispatch import Cluster
+
+    with pytest.raises(ConfigError, match="embedded Cluster"):
+        Cluster("app:app", heir=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to become somebody else")
+def test_our_user_and_root_are_let_in_and_nobody_else() -> None:
+    """The kernel says who connected, whatever they are now."""
+    script = (
+        "import os, socket\n"
+        "from rrdispatch.control.clients import allowed\n"
+        "pairs = []\n"
+        "for uid in (0, 1234, 4321):\n"
+        "    os.seteuid(uid); pairs.append(socket.socketpair()); os.seteuid(0)\n"
+        "os.setresuid(4321, 4321, 4321)\n"
+        "print([allowed(ours) for ours, _ in pairs])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[True, False, True]"
