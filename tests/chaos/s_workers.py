@@ -11,15 +11,36 @@ from contextlib import contextmanager
 
 from rrdispatch.errors import ReloadError
 from tests.chaos.kit import Result, Run, scenario
-from tests.chaos.service import HANG, HANGS, Losses, Target, Ticks, judge, latency, losses, target
+from tests.chaos.service import (
+    CLIENTS,
+    HANG,
+    Account,
+    Target,
+    Ticks,
+    judge,
+    latency,
+    new_ledger,
+    target,
+)
 from tests.harness import processes
-from tests.harness.load import Load, load_beside
-from tests.harness.records import TIMEOUT, Plan, Record, Tally
+from tests.harness.load import load_beside
+from tests.harness.records import Plan
 from tests.harness.servers import Service, wait_until
 
-CLIENTS = 48
 EVERY = 0.1
 WORKERS = 4
+RESCUED = "something waited at such a worker and was given to others"
+IN_HAND = "in hand <= 1.0 per kill"
+
+
+def per_kill(result: Result, found: Account, kills: int) -> None:
+    """For synchronous workers: each has one connection in hand."""
+    result.counts["in hand per kill"] = found.in_hand / max(1, kills)
+    result.check(IN_HAND, found.in_hand <= kills)
+    result.check(RESCUED, found.verdict.counts["moved"] > 0)
+
+
+# ---- one after another ---------------------------------------------------------------------------
 
 
 def kill_one(it: Target, choose: random.Random, killed: list[int]) -> bool:
@@ -27,41 +48,29 @@ def kill_one(it: Target, choose: random.Random, killed: list[int]) -> bool:
     serving = sorted(set(it.serving().values()) - set(killed))
     if not serving:
         return False
-    pid = choose.choice(serving)
-    it.kill([pid])
-    killed.append(pid)
+    killed.append(choose.choice(serving))
+    it.kill(killed[-1:])
     return True
 
 
-def crowd(it: Target, path: str = "/sleep/10") -> Load:
-    """48 clients that each ask again at once: more than the workers can do, so that some wait."""
-    return Load(Plan(it.address, "closed", concurrency=CLIENTS, path=path, timeout=HANG))
-
-
-def kill_in_a_row(run: Run, app: str) -> tuple[Result, Counter[int]]:
-    """What was counted, and how many each killed worker had in hand."""
+def kill_in_a_row(run: Run, app: str) -> tuple[Result, Account, int]:
+    """What was counted, and how many were killed."""
     result = Result()
     killed: list[int] = []
     choose = random.Random(1)
-    with target(run, app, workers=WORKERS) as it:
-        with crowd(it) as load:
-            load.wait_more(CLIENTS)
-            ticks = Ticks(EVERY, run.size(8.0, 60.0))
-            nobody = [1 for _ in ticks if not kill_one(it, choose, killed)]
-            load.wait_more(CLIENTS)
-            tally = load.stop()
-        lost = losses(it, tally)
-        result.counts["kills"] = len(killed)
-        result.counts["ticks without a serving worker"] = len(nobody) + ticks.missed
-        result.counts["rescued"] = it.rescued()
-    judge(result, tally, lost)
-    result.counts["in hand per kill"] = lost.in_hand / max(1, len(killed))
+    with target(run, app, workers=WORKERS) as it, it.crowd() as load:
+        load.wait_more(CLIENTS)
+        ticks = Ticks(EVERY, run.size(8.0, 60.0))
+        nobody = len([1 for _ in ticks if not kill_one(it, choose, killed)])
+        load.wait_more(CLIENTS)
+        tally = load.stop()
+    result.counts |= {"kills": len(killed), "ticks with no worker": nobody + ticks.missed}
+    found = judge(result, tally, it.verdict(), it.told("removed"))
     latency(result, tally)
     result.check("kills happened", len(killed) >= run.size(10, 100))
-    result.check("something waited at the killed ones and was rescued", it.rescued() > 0)
-    inside = Counter(lost.held.values())
-    result.check("what failed was inside a killed worker", set(inside) <= set(killed))
-    return result, inside
+    pids = {found.verdict.members[worker].pid for worker in found.inside}
+    result.check("what failed was inside a killed worker", pids <= set(killed))
+    return result, found, len(killed)
 
 
 @scenario(
@@ -71,8 +80,19 @@ def kill_in_a_row(run: Run, app: str) -> tuple[Result, Counter[int]]:
     mutant="batch-16",
 )
 def kill_sync(run: Run) -> Result:
-    result, _ = kill_in_a_row(run, "probe:serve")
-    result.check("in hand <= 1.0 per kill", float(result.counts["in hand per kill"]) <= 1.0)
+    result, found, kills = kill_in_a_row(run, "probe:serve")
+    per_kill(result, found, kills)
+    return result
+
+
+@scenario(
+    "kill-wsgi",
+    title="SIGKILL a random worker every 100 ms, 48 clients, WSGI with one thread",
+    target="0 queued lost; in hand <= 1.0 per kill; 0 hangs",
+)
+def kill_wsgi(run: Run) -> Result:
+    result, found, kills = kill_in_a_row(run, "probe:wsgi")
+    per_kill(result, found, kills)
     return result
 
 
@@ -80,13 +100,36 @@ def kill_sync(run: Run) -> Result:
     "kill-asyncio",
     title="SIGKILL a random worker every 100 ms, 48 clients, asyncio (uvicorn)",
     target="0 queued lost; in hand <= the worker's concurrency; 0 hangs",
+    mutant="no-rescue",
 )
 def kill_asyncio(run: Run) -> Result:
-    result, inside = kill_in_a_row(run, "probe:asgi")
-    most = max(inside.values(), default=0)
-    result.counts["most in hand"] = most
-    result.check("in hand <= its concurrency", most <= CLIENTS)
+    result, found, kills = kill_in_a_row(run, "probe:asgi")
+    most = max(found.inside.values(), default=0)
+    result.counts |= {"in hand per kill": found.in_hand / max(1, kills), "most in hand": most}
+    result.check("in hand <= its concurrency", within_concurrency(found))
+    result.check(RESCUED, found.verdict.counts["moved"] > 0)
     return result
+
+
+def within_concurrency(found: Account) -> bool:
+    """No worker took more with it than it ever had open at one moment."""
+    return all(lost <= most_open(found, worker) for worker, lost in found.inside.items())
+
+
+def most_open(found: Account, worker: int) -> int:
+    """The most connections that a worker had in hand at once; one it was just taking counts."""
+    pid = found.verdict.members[worker].pid
+    lives = [life for life in found.verdict.lives.values() if life.taker == pid]
+    steps = [(life.taken, 1) for life in lives]
+    steps += [(life.done, -1) for life in lives if life.done]
+    now = most = 0
+    for _, step in sorted(steps):
+        now += step
+        most = max(most, now)
+    return most + 1
+
+
+# ---- all at once, at boot, in reloads and drains -------------------------------------------------
 
 
 @scenario(
@@ -97,27 +140,18 @@ def kill_asyncio(run: Run) -> Result:
 )
 def kill_all(run: Run) -> Result:
     result, kills, rounds = Result(), 0, int(run.size(8, 50))
-    with target(run, "probe:serve", workers=WORKERS) as it:
-        with crowd(it) as load:
-            for _ in range(rounds):
-                pids = it.wait_serving(WORKERS)
-                load.wait_more(CLIENTS)
-                kills += it.kill(pids)
-                it.wait_serving(1, but=pids)
-                load.wait_more(CLIENTS)
-            tally = load.stop()
-        lost = losses(it, tally)
-        result.counts |= {"rounds": rounds, "kills": kills, "rescued": it.rescued()}
-    judge(result, tally, lost)
-    per_kill(result, lost, kills)
+    with target(run, "probe:serve", workers=WORKERS) as it, it.crowd() as load:
+        for _ in range(rounds):
+            pids = it.wait_serving(WORKERS)
+            load.wait_more(CLIENTS)
+            kills += it.kill(pids)
+            it.wait_serving(1, but=pids)
+            load.wait_more(CLIENTS)
+        tally = load.stop()
+    result.counts |= {"rounds": rounds, "kills": kills}
+    per_kill(result, judge(result, tally, it.verdict(), it.told("removed")), kills)
     latency(result, tally)
     return result
-
-
-def per_kill(result: Result, lost: Losses, kills: int) -> None:
-    """For synchronous workers."""
-    result.counts["in hand per kill"] = lost.in_hand / max(1, kills)
-    result.check("in hand <= 1.0 per kill", lost.in_hand <= kills)
 
 
 @scenario(
@@ -130,34 +164,32 @@ def kill_boot(run: Run) -> Result:
     """Alternating: the delay of a respawn doubles only for deaths in a row before READY."""
     result, kills, rounds = Result(), 0, int(run.size(6, 30))
     choose = random.Random(2)
-    with target(run, "probe:serve", workers=WORKERS, env={"PROBE_BOOT": "0.05"}) as it:
-        with crowd(it) as load:
-            for _ in range(rounds):
-                pids = it.wait_serving(WORKERS)
-                kills += it.kill([choose.choice(sorted(pids))])
-                booting = wait_for_boot(it)
-                kills += it.kill(booting)
-                it.wait_serving(WORKERS, but=booting)
-            load.wait_more(CLIENTS)
-            tally = load.stop()
-        lost = losses(it, tally)
-        result.counts |= {"rounds": rounds, "kills": kills, "rescued": it.rescued()}
-    judge(result, tally, lost)
-    per_kill(result, lost, kills)
-    result.check("a booting worker was killed in each round", kills == 2 * rounds)
+    slow = {"PROBE_BOOT": "0.05"}
+    with target(run, "probe:serve", workers=WORKERS, env=slow) as it, it.crowd() as load:
+        for _ in range(rounds):
+            pids = it.wait_serving(WORKERS)
+            kills += it.kill([choose.choice(sorted(pids))])
+            booting = wait_for_state(it, "starting")
+            kills += it.kill(booting)
+            it.wait_serving(WORKERS, but=booting)
+        load.wait_more(CLIENTS)
+        tally = load.stop()
+    result.counts |= {"rounds": rounds, "kills": kills}
+    per_kill(result, judge(result, tally, it.verdict(), it.told("removed")), kills)
+    result.check("a booting worker was killed in each round", kills >= 2 * rounds)
     return result
 
 
-def wait_for_boot(it: Target) -> list[int]:
-    """Pids of workers that boot, as soon as there is one."""
-    booting: list[int] = []
+def wait_for_state(it: Target, *states: str) -> list[int]:
+    """Pids of workers in one of these states, as soon as there is one."""
+    found: list[int] = []
 
     def look() -> bool:
-        booting[:] = it.pids("starting")
-        return bool(booting)
+        found[:] = [pid for state in states for pid in it.pids(state)]
+        return bool(found)
 
-    wait_until(look, 10.0, "a worker boots")
-    return booting
+    wait_until(look, 10.0, f"a worker is {' or '.join(states)}")
+    return found
 
 
 @scenario(
@@ -171,7 +203,7 @@ def kill_reload(run: Run) -> Result:
     killed: list[int] = []
     choose = random.Random(3)
     with target(run, "probe:serve", workers=WORKERS) as it:
-        with crowd(it) as load:
+        with it.crowd() as load:
             load.wait_more(CLIENTS)
             with reloading(it) as reloads:
                 for _ in Ticks(0.15, run.size(6.0, 30.0)):
@@ -180,11 +212,9 @@ def kill_reload(run: Run) -> Result:
             generation = it.running.reload().generation
             load.wait_more(CLIENTS)
             tally = load.stop()
-        lost = losses(it, tally)
-        result.counts |= dict(reloads) | {"kills": len(killed), "rescued": it.rescued()}
         serving = it.running.stats()["generation"]
-    judge(result, tally, lost)
-    per_kill(result, lost, len(killed))
+    result.counts |= dict(reloads) | {"kills": len(killed)}
+    per_kill(result, judge(result, tally, it.verdict(), it.told("removed")), len(killed))
     result.check("a reload without kills succeeds", serving == generation)
     result.check("reloads ran", sum(reloads.values()) >= 3)
     return result
@@ -235,32 +265,17 @@ def reloading(it: Target) -> Iterator[Counter[str]]:
 )
 def kill_drain(run: Run) -> Result:
     result, kills, rounds = Result(), 0, int(run.size(6, 50))
-    with target(run, "probe:serve", workers=WORKERS) as it:
-        with crowd(it, "/sleep/20") as load:
-            for _ in range(rounds):
-                it.wait_serving(WORKERS)
-                load.wait_more(CLIENTS)
-                it.running.scale(WORKERS // 2)
-                kills += it.kill(wait_for_drain(it))
-                it.running.scale(WORKERS)
-            tally = load.stop()
-        lost = losses(it, tally)
-        result.counts |= {"rounds": rounds, "kills": kills, "rescued": it.rescued()}
-    judge(result, tally, lost)
-    per_kill(result, lost, kills)
+    with target(run, "probe:serve", workers=WORKERS) as it, it.crowd("/sleep/20") as load:
+        for _ in range(rounds):
+            it.wait_serving(WORKERS)
+            load.wait_more(CLIENTS)
+            it.running.scale(WORKERS // 2)
+            kills += it.kill(wait_for_state(it, "draining", "stopping"))
+            it.running.scale(WORKERS)
+        tally = load.stop()
+    result.counts |= {"rounds": rounds, "kills": kills}
+    per_kill(result, judge(result, tally, it.verdict(), it.told("removed")), kills)
     return result
-
-
-def wait_for_drain(it: Target) -> list[int]:
-    """Pids of workers that drain, as soon as there is one."""
-    found: list[int] = []
-
-    def look() -> bool:
-        found[:] = it.pids("draining") + it.pids("stopping")
-        return bool(found)
-
-    wait_until(look, 10.0, "a worker drains")
-    return found
 
 
 @scenario(
@@ -270,20 +285,25 @@ def wait_for_drain(it: Target) -> list[int]:
     mutant="no-rescue",
 )
 def kill_stop(run: Run) -> Result:
-    result = Result()
-    rounds = int(run.size(3, 20))
-    failed: list[Record] = []
+    result, rounds = Result(), int(run.size(3, 20))
+    whole: Counter[str] = Counter()
     options = ["-i", str(WORKERS), "--threads", "1", "--dispatcher", run.dispatcher]
     for _ in range(rounds):
-        with Service("probe:serve", *options) as service:
-            load = load_beside(service, Plan(service.address, count=60, path="/sleep/20"))
+        ledger = new_ledger(run)
+        with Service("probe:serve", *options, env=ledger.env) as service:
+            plan = Plan(service.address, count=60, path="/sleep/20", timeout=HANG)
+            load = load_beside(service, plan)
             load.wait_more(1)
             service.send_signal(signal.SIGTERM)
             service.output.wait("stopping", 10.0)
             processes.kill(service.workers()[0])
-            failed += load.finish().failed
+            tally = load.finish()
             service.wait()
-    result.counts |= {"kills": rounds, "requests": 60 * rounds, "failed": str(Tally(failed))}
-    result.check("in hand <= 1.0 per kill", len(failed) <= rounds)
-    result.check(HANGS, not [each for each in failed if each.outcome == TIMEOUT])
+        one = Result()
+        found = judge(one, tally, ledger.judge(ended=True))
+        per_kill(one, found, 1)
+        for name, holds in one.checks.items():
+            result.check(name, holds)
+        whole += Counter({k: v for k, v in one.counts.items() if isinstance(v, int)})
+    result.counts |= {"kills": rounds, **whole}
     return result

@@ -1,14 +1,18 @@
 """A cluster under load that a scenario may ill-treat, and what became of every connection.
 
-Shared by the scenarios about workers and dispatchers. Owns the cluster, its events and journal;
-judges only what every scenario demands: nothing that waited is lost, and no client hangs.
+Shared by scenarios. Owns the cluster, its events and its ledger; judges what every scenario
+demands: each connection is accounted for on both sides, nothing that waited is lost, no client
+hangs.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,24 +20,33 @@ from typing import Any
 
 from rrdispatch import Cluster
 from tests.chaos.kit import Result, Run
+from tests.chaos.oracle import Ledger, Life, State, Verdict
 from tests.harness import processes
 from tests.harness.clusters import address, cluster, worker_pids
-from tests.harness.journal import Journal
-from tests.harness.records import TIMEOUT, Record, Tally, quantile
+from tests.harness.load import Load
+from tests.harness.records import REFUSED, STATUS, TIMEOUT, Plan, Record, Tally, quantile
 from tests.harness.servers import wait_until
 
-QUEUED = "0 lost that nobody had taken"
 HANGS = "0 clients hang"
-HANG = 10.0  # seconds until a request counts as hanging
+IN_HAND = ("lost in hand", "lost in the take")
+BOTH_SIDES = "each client's end agrees with the ledger"
+CLIENTS = 48
+HANG = 30.0  # seconds until a request counts as hanging
 SERVED_WITHIN = 30.0
+
+_numbers = itertools.count()
+
+
+def new_ledger(run: Run) -> Ledger:
+    return Ledger(Path(run.tmp) / f"ledger-{next(_numbers)}")
 
 
 @dataclass
 class Target:
-    """A running cluster, its journal, and what it told."""
+    """A running cluster, its ledger, and what it told."""
 
     running: Cluster
-    journal: Journal
+    ledger: Ledger
     events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
@@ -70,24 +83,45 @@ class Target:
         wait_until(lambda: len(there()) >= number, SERVED_WITHIN, f"{number} workers serve")
         return there()
 
-    def rescued(self) -> int:
-        """Connections that waited at a worker when it died, and were given to others."""
-        return sum(int(event["rescued"]) for event in self.told("removed"))
+    def wait_told(self, name: str, number: int, timeout: float = 10.0) -> None:
+        wait_until(lambda: len(self.told(name)) >= number, timeout, f"{number} times {name}")
+
+    def crowd(self, path: str = "/sleep/10") -> Load:
+        """48 clients that each ask again at once: more than workers can do, so that some wait."""
+        plan = Plan(self.address, "closed", concurrency=CLIENTS, path=path, timeout=HANG)
+        return Load(plan)
+
+    def verdict(self) -> Verdict:
+        """After the cluster's end: what became of everything."""
+        return self.ledger.judge(ended=True)
 
 
 @contextmanager
 def target(run: Run, app: str, **settings: Any) -> Iterator[Target]:
     """Started with what the chaos tests need; afterwards no process of it is left."""
-    directory = Path(run.tmp) / "journal"
-    directory.mkdir(exist_ok=True)
-    journal = Journal(directory)
+    ledger = new_ledger(run)
     events: list[dict[str, Any]] = []
     wanted = {"threads": 1, "max_restarts": 0, "probation": 0.2, "access_log": False} | settings
-    env = journal.env | wanted.pop("env", {})
-    with cluster(
-        app, dispatcher=run.dispatcher, env=env, on_event=events.append, **wanted
-    ) as running:
-        yield Target(running, journal, events)
+    service = cluster(app, dispatcher=run.dispatcher, on_event=events.append, **wanted)
+    with environ(ledger.env):
+        running = service.__enter__()
+    try:
+        yield Target(running, ledger, events)
+    except BaseException as error:
+        service.__exit__(type(error), error, error.__traceback__)
+        raise
+    service.__exit__(None, None, None)
+
+
+@contextmanager
+def environ(more: dict[str, str]) -> Iterator[None]:
+    """For the processes that are started in the block."""
+    os.environ.update(more)
+    try:
+        yield
+    finally:
+        for name in more:
+            os.environ.pop(name, None)
 
 
 class Ticks:
@@ -97,12 +131,11 @@ class Ticks:
         self.every = every
         self.end = time.monotonic() + seconds
         self.missed = 0
-        self._pause = threading.Event()  # never set: the pace of the trouble, not a synchronisation
 
     def __iter__(self) -> Iterator[float]:
         due = time.monotonic()
         while due < self.end:
-            self._pause.wait(max(0.0, due - time.monotonic()))
+            pause(due - time.monotonic())
             yield due
             due += self.every
             while due < time.monotonic():
@@ -110,44 +143,79 @@ class Ticks:
                 self.missed += 1
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Where each failed request was."""
+def pause(seconds: float) -> None:
+    """The pace of the trouble, never a synchronisation."""
+    threading.Event().wait(max(0.0, seconds))
 
-    held: dict[int, int]  # number of the request: pid of the worker that had taken it
-    last_moment: int  # taken by a worker that died before it could write that down
-    queued: list[Record]  # nobody had taken it
+
+# ---- the account ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Account:
+    """Both sides of every connection of a load that has ended: what the clients saw, and where the
+    ledger has it.
+    """
+
+    tally: Tally
+    verdict: Verdict
+    lost: Counter[str] = field(default_factory=Counter)  # failed requests by class of the ledger
+    inside: Counter[int] = field(default_factory=Counter)  # by worker: what died with it
+    wrong: list[str] = field(default_factory=list)
 
     @property
     def in_hand(self) -> int:
-        return len(self.held) + self.last_moment
+        return sum(self.lost[name] for name in IN_HAND)
+
+    def add(self, record: Record) -> None:
+        life = self.verdict.find(record)
+        if record.ok:
+            # Its worker may have died after the answer and before its close.
+            if life is None or (life.state is not State.DONE and not life.lost):
+                self.wrong.append(f"answered, but {_where(life)}: {record}")
+        elif life is None or not life.lost:
+            self.wrong.append(f"failed, but {_where(life)}: {record}")
+        else:
+            self.lost[life.lost] += 1
+            if life.lost in IN_HAND:
+                self.inside[life.worker] += 1
 
 
-def losses(it: Target, tally: Tally) -> Losses:
-    """Of a load that has ended, the only one of its cluster.
-
-    A worker writes a take down some microseconds after it. What was accepted, is in no journal and
-    was in no queue that the dispatcher gave up, was taken in such a last moment.
-    """
-    held, others = it.journal.inside(tally.failed)
-    stats = it.running.stats()
-    unwritten = int(stats["accepted"]) - int(stats["lost"]) - it.journal.taken()
-    last = min(len(others), max(0, unwritten))
-    return Losses(held, last, others[last:])
+def _where(life: Life | None) -> str:
+    if life is None:
+        return "never accepted"
+    return f"{life.state.value} by worker {life.worker}, {life.lost or 'not lost'}"
 
 
-def judge(result: Result, tally: Tally, lost: Losses) -> None:
+def account(tally: Tally, verdict: Verdict) -> Account:
+    found = Account(tally, verdict)
+    for record in tally.records:
+        found.add(record)
+    return found
+
+
+def judge(
+    result: Result, tally: Tally, verdict: Verdict, told: Iterable[dict[str, Any]] = ()
+) -> Account:
     """What holds in every scenario, whatever was killed."""
     outcomes = tally.outcomes()
-    result.counts["requests"] = len(tally.records)
-    result.counts["failed"] = len(tally.failed)
-    result.counts["lost in hand"] = lost.in_hand
-    result.counts["lost queued"] = len(lost.queued)
-    result.counts["hangs"] = outcomes[TIMEOUT]
-    result.check(QUEUED, not lost.queued)
+    found = account(tally, verdict)
+    result.counts |= {
+        "requests": len(tally.records),
+        "failed": len(tally.failed),
+        "rescued": verdict.rescued,
+        "lost in hand": found.in_hand,
+        "lost queued": verdict.lost_queued,
+        "hangs": outcomes[TIMEOUT],
+    }
+    if found.wrong:
+        result.counts["disagreements"] = f"{len(found.wrong)}, as {found.wrong[0]}"
+    verdict.check(result, told)
+    result.check(BOTH_SIDES, not found.wrong)
     result.check(HANGS, not outcomes[TIMEOUT])
-    result.check("0 refused", not outcomes["refused"])
-    result.check("0 wrong answers", not outcomes["status"])
+    result.check("0 refused", not outcomes[REFUSED])
+    result.check("0 wrong answers", not outcomes[STATUS])
+    return found
 
 
 def latency(result: Result, tally: Tally) -> None:

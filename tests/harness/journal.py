@@ -5,25 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.harness.records import Record
-
-
-class Take(NamedTuple):
-    """One connection as a worker took it."""
-
-    port: int  # the client's
-    moment: int
-    accepted: int  # by the dispatcher
-    moved: bool  # another worker had it in its queue before
 
 
 @dataclass
 class Entries:
     """The journal of one worker, in nanoseconds of CLOCK_MONOTONIC."""
 
-    taken: list[Take] = field(default_factory=list)
+    taken: list[tuple[int, int]] = field(default_factory=list)  # client's port, when
     begun: dict[int, int] = field(default_factory=dict)  # number of the request: when
     done: dict[int, int] = field(default_factory=dict)
 
@@ -31,16 +21,10 @@ class Entries:
         """When this worker took the request's connection; 0 if it never did."""
         if record.number in self.begun:
             return self.begun[record.number]
-        take = self.take_of(record)
-        return take.moment if take else 0
-
-    def take_of(self, record: Record) -> Take | None:
-        """How this worker took the request's connection; None if it never did."""
-        for take in self.taken:
-            within = record.intended <= take.moment <= record.ended
-            if record.port and take.port == record.port and within:
-                return take
-        return None
+        for port, moment in self.taken:
+            if record.port and port == record.port and record.intended <= moment <= record.ended:
+                return moment
+        return 0
 
 
 class Journal:
@@ -80,8 +64,7 @@ def _entries(path: Path) -> Entries:
     for line in path.read_text().splitlines():
         kind, what, moment = line.split(" ")
         if kind == "T":
-            port, accepted, moved = what.split(",")
-            entries.taken.append(Take(int(port), int(moment), int(accepted), moved == "1"))
+            entries.taken.append((int(what), int(moment)))
         elif what:
             (entries.begun if kind == "S" else entries.done)[int(what)] = int(moment)
     return entries

@@ -14,7 +14,6 @@ from typing import Any
 
 _DIRECTORY = os.environ.get("PROBE_JOURNAL")
 _FD = -1
-_MOVED = 1  # docs/protocol.md 1
 
 
 def write(kind: str, what: object) -> None:
@@ -29,10 +28,7 @@ def write(kind: str, what: object) -> None:
 
 
 def watch_taking() -> None:
-    """From now on write ``T port,accepted,moved`` for each connection that this worker takes.
-
-    Port 0: not TCP. Accepted: when, by the dispatcher. Moved: 1 if another worker had it before.
-    """
+    """From now on write ``T port`` for each connection that this worker takes (port 0: not TCP)."""
     try:
         from rrdispatch import _core
     except ImportError:  # another server runs this app
@@ -42,7 +38,7 @@ def watch_taking() -> None:
     def taking(channel: int) -> Any:
         taken = take(channel)
         if taken is not None:
-            write("T", f"{_port(taken.peer)},{taken.accepted_ns},{taken.flags & _MOVED}")
+            write("T", _port(taken.peer))
         return taken
 
     _core.take = taking
