@@ -26,10 +26,10 @@ TWO = "never two primaries"
 
 
 @contextmanager
-def followed(run: Run, *options: str) -> Iterator[Followed]:
-    """Two asyncio workers; whatever is left of it at the end is ended."""
+def followed(run: Run, *options: str, app: str = "probe:asgi") -> Iterator[Followed]:
+    """Two workers; whatever is left of it at the end is ended."""
     common = ("-i", "2", "--dispatcher", run.dispatcher, "--no-access-log", "--probation", "0.2")
-    service = Followed("probe:asgi", *common, *options, home=Path(run.tmp) / "home")
+    service = Followed(app, *common, *options, home=Path(run.tmp) / "home")
     try:
         yield service
     finally:
@@ -159,35 +159,39 @@ def primary_stopped(run: Run) -> Result:
 
 @scenario(
     "both-killed",
-    title="primary and dispatcher killed, 8 requests at work",
-    target="what is at work is finished; no orphan after drain_timeout + 2 s; the port is free",
+    title="primary and dispatcher killed; 8 requests at work (asyncio), or 2 at work and 6 queued",
+    target="all of them finished; no orphan after drain_timeout + 2 s; the port is free",
     mutant="leaky-fds",
 )
 def both_killed(run: Run) -> Result:
-    """The dispatcher is stopped first, so that no heir is started between the two."""
     result, finished = Result(), 0
     rounds = int(run.size(1, 10))
-    for _ in range(rounds):
-        with followed(run, "--drain-timeout", str(DRAIN)) as service:
-            plan = Plan(service.address, count=8, path="/sleep/800", timeout=HANG)
+    for app in ("probe:asgi", "probe:serve") * rounds:
+        with followed(run, "--drain-timeout", str(DRAIN), app=app) as service:
+            plan = Plan(service.address, count=8, path="/sleep/400", timeout=HANG)
             with load_beside(service, plan) as load:
-                wait_until(lambda it=service: inflight(it) == 8, 20.0, "8 at work")  # type: ignore[misc]
-                stats = service.stats()
-                service.processes()
-                os.kill(stats["dispatcher_pid"], signal.SIGSTOP)
-                processes.kill(stats["primary_pid"])
-                processes.kill(stats["dispatcher_pid"])
+                wait_until(lambda it=service: given(it) == 8, 20.0, "8 given")  # type: ignore[misc]
+                kill_both(service)
                 began = time.monotonic()
                 finished += len(load.finish().ok)
-            left = processes.wait_gone(
-                service.known, max(0.0, DRAIN + 2 - (time.monotonic() - began))
-            )
+            limit = max(0.0, DRAIN + 2 - (time.monotonic() - began))
+            left = processes.wait_gone(service.known, limit)
             result.check("no orphan after drain_timeout + 2 s", not left)
             result.check("no held port", refused(service))
-    result.counts |= {"rounds": rounds, "at work": 8 * rounds, "finished": finished}
-    result.check("what was at work is finished", finished == 8 * rounds)
+    result.counts |= {"rounds": 2 * rounds, "given": 16 * rounds, "finished": finished}
+    result.check("what workers had, or what waited for them, is finished", finished == 16 * rounds)
     return result
 
 
-def inflight(service: Followed) -> int:
-    return sum(int(row["inflight"]) for row in service.stats()["workers"])
+def kill_both(service: Followed) -> None:
+    """The dispatcher is stopped first, so that no heir is started between the two."""
+    stats = service.stats()
+    service.processes()
+    os.kill(stats["dispatcher_pid"], signal.SIGSTOP)
+    processes.kill(stats["primary_pid"])
+    processes.kill(stats["dispatcher_pid"])
+
+
+def given(service: Followed) -> int:
+    """Taken by workers, or waiting for them."""
+    return sum(int(row["inflight"]) + int(row["pending"]) for row in service.stats()["workers"])
