@@ -23,7 +23,7 @@ from rrdispatch.dispatch.process import DispatcherHandle
 
 ROOT = Path(__file__).resolve().parents[1]
 CSRC = ROOT / "csrc"
-TAKER_SOURCES = ("bench/taker.c", "fdpass.c", "scoreboard.c", "os_linux.c")
+TAKER_SOURCES = ("bench/taker.c", "fdpass.c", "scoreboard.c", "ledger.c", "os_linux.c")
 TIMES_OFFSET, TIMES = 1024, 128
 WAIT_S = 60.0
 
