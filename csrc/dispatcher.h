@@ -156,7 +156,7 @@ struct rr__heirs {
     uint64_t tries_ns[RR_HEIRS_MAX];
     uint32_t tries;
     uint64_t started;                  /* of all time, and those that could not be */
-    int listening;                     /* for a client of the kept control listener */
+    int listening, called;             /* for a client of the kept control listener; there was one */
     uint64_t call_ns, call_pause;      /* no other call is heeded before; for so long */
     struct rr__command commands[2];    /* the one in use and the one to come; mostly untouched pages */
 };

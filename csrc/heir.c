@@ -139,6 +139,7 @@ static void start(struct rr__dispatcher *d)
     struct rr__heirs *heirs = &d->heirs;
     int pair[2];
 
+    heirs->called = 0;
     heirs->started++;
     heirs->tries_ns[heirs->tries++ % RR_HEIRS_MAX] = d->now;
     if (rr__socketpair(SOCK_SEQPACKET, pair) < 0)
@@ -165,6 +166,8 @@ static uint64_t allowed_ns(const struct rr__dispatcher *d)
 {
     const struct rr__heirs *heirs = &d->heirs;
 
+    if (heirs->called)
+        return d->now;
     if (heirs->most == 0)
         return d->now + heirs->window;
     if (heirs->tries < (uint32_t)heirs->most)
@@ -206,6 +209,7 @@ void rr__heir_called(struct rr__dispatcher *d)
         heirs->call_pause = heirs->window;
     heirs->call_ns = d->now + heirs->call_pause;
     heirs->tries = 0;
+    heirs->called = 1;
     heirs->due_ns = d->now;
 }
 

@@ -118,6 +118,7 @@ class Heirs:
         self._due_ns = 0  # nobody is there: when to see to that
         self._tries: deque[int] = deque(maxlen=HEIRS_MAX)
         self._listening = -1  # for a client of the control listener
+        self._was_called = False
         self._call_ns = self._call_pause = 0
 
     @property
@@ -175,12 +176,15 @@ class Heirs:
     # ---- starting one -----------------------------------------------------------------------
 
     def _allowed(self, now: int) -> int:
+        if self._was_called:
+            return now
         if not self._most:
             return now + self._window
         return now if len(self._tries) < self._most else self._tries[-self._most] + self._window
 
     def _start(self, now: int) -> None:
         """One try; when it fails the next one is due in the next round, if there may be one."""
+        self._was_called = False
         self.started += 1
         self._tries.append(now)
         try:
@@ -230,4 +234,5 @@ class Heirs:
         self._call_pause = min(pause, self._window)
         self._call_ns = now + self._call_pause
         self._tries.clear()
+        self._was_called = True
         self._due_ns = now

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NamedTuple
 
 from rrdispatch import _core
@@ -66,6 +67,7 @@ class Rig:
         self.clients: list[socket.socket] = []
         self.events: list[Control] = []
         self._answers: dict[int, Control] = {}
+        self._fds: dict[int, list[int]] = {}
         self._ids = 0
         self._settings: tuple[int, ...] = ()
         self.ended = False
@@ -82,6 +84,7 @@ class Rig:
                 self.events.append(message)
             else:
                 self._answers[message.sequence] = message
+                self._fds[message.sequence] = self.dispatcher.take_fds(message.sequence)
 
     def answer(self, sequence: int) -> Control:
         """The answer to a request."""
@@ -89,6 +92,10 @@ class Rig:
         while sequence not in self._answers:
             self.pump(f"answer {sequence}", deadline)
         return self._answers.pop(sequence)
+
+    def fds_of(self, sequence: int) -> list[int]:
+        """What came with an answer; closed with the rig."""
+        return self._fds.get(sequence, [])
 
     def answered(self, sequence: int) -> bool:
         """An answer is there already (a PING's round trip later)."""
@@ -289,6 +296,8 @@ class Rig:
             if not self.ended:
                 self.kill_dispatcher()
             self.dispatcher.close()
+            for fd in chain(*self._fds.values()):
+                os.close(fd)
             for thing in (*self.clients, *self.workers, *self.listeners):
                 thing.close()
 

@@ -97,7 +97,7 @@ def test_it_holds_exactly_the_descriptors_that_it_should(
     # 0, 1, 2; control, epoll, /dev/null; the listeners
     assert bare == 3 + 3 + listeners
     dispatcher.add(workers)
-    # pidfd, scoreboard, lifeline, both ends of each channel; Python's mmap has a duplicate of its own
+    # pidfd, scoreboard, lifeline, both ends of each channel; Python's mmap duplicates
     own = 4 if dispatcher.kind == "python" else 3
     assert len(dispatcher.fds()) == bare + workers * (own + 2 * listeners)
 
