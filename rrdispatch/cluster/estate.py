@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from rrdispatch import __version__, mutants
 from rrdispatch._core.layout import AppTag, ControlKind
-from rrdispatch.cluster.freeze import freeze
+from rrdispatch.cluster.freeze import Freezer
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launches
 from rrdispatch.cluster.vault import Vault
@@ -52,7 +52,7 @@ class Changing:
     """What a step may change."""
 
     view: View
-    handles: Sequence[WorkerHandle]
+    handles: Mapping[int, WorkerHandle]
     totals: Mapping[int, Any]
     counters: Any  # of the dispatchers that are gone
     token: int  # of the last reload
@@ -68,6 +68,7 @@ class Estate:
         self._vault = vault or Vault()
         self._command = command
         self._kept = {**kept, AppTag.STATE: [self._vault.fd]}
+        self._freezer = Freezer()
         self._fixed = self._launched = ""
         self._launches: tuple[int, ...] = ()
 
@@ -99,16 +100,21 @@ class Estate:
         if known != self._launches:
             self._launches, self._launched = known, json.dumps(launches.facts())
         changing = {
+            "format": FORMAT,
+            "version": __version__,
             "primary": os.getpid(),
-            "view": freeze(now.view),
-            "handles": [{name: getattr(one, name) for name in HANDLE} for one in now.handles],
             "totals": {slot: dataclasses.asdict(total) for slot, total in now.totals.items()},
             "counters": dataclasses.asdict(now.counters),
             "token": now.token,
         }
-        head = json.dumps({"format": FORMAT, "version": __version__})[:-1]
-        text = f'{head}, "fixed": {self._fixed}, "launches": {self._launched}, '
-        self._vault.write((text + json.dumps(changing)[1:]).encode())
+        parts = {
+            "fixed": self._fixed,
+            "launches": self._launched,
+            "view": self._freezer.text(now.view),
+            "handles": self._freezer.rows(now.handles, HANDLE),
+        }
+        text = "".join(f', "{name}": {part}' for name, part in parts.items())
+        self._vault.write(f"{json.dumps(changing)[:-1]}{text}}}".encode())
 
     def close(self) -> None:
         self._vault.close()

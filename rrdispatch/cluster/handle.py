@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,11 +130,15 @@ class WorkerHandle:
         """Without reaping it; None if it lives."""
         return wait_exit(self.pidfd, os.WNOWAIT)
 
-    def reap(self) -> str | None:
-        """How it ended, if it did. The group goes first, while the leader still has its number."""
+    def reap(self, named: Callable[[int, str], str] = lambda _, how: how) -> str | None:
+        """How it ended, if it did. The group goes first, while the leader still has its number.
+
+        ``named`` has the last word on how, of a pid that still has its place in /proc.
+        """
         how = self.how_it_ended()
         if how is None:
             return None
+        how = named(self.pid, how)
         self.signal_group(signal.SIGKILL)
         wait_exit(self.pidfd)
         self.reaped, self.how = True, how

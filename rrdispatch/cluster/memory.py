@@ -29,7 +29,7 @@ def available(root: Path = Path("/")) -> Memory | None:
 
 
 def _limits(root: Path) -> Iterable[Memory | None]:
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    for line in content(root / "proc/self/cgroup").splitlines():
         number, controllers, path = [*line.split(":", 2), "", ""][:3]
         if number == "0":
             for top in ("sys/fs/cgroup", "sys/fs/cgroup/unified"):
@@ -39,17 +39,17 @@ def _limits(root: Path) -> Iterable[Memory | None]:
 
 
 def _v2(top: Path, path: str) -> Iterable[Memory | None]:
-    for folder in _upwards(top, path):
+    for folder in upwards(top, path):
         limit = _number(folder / "memory.max")
         used = _number(folder / "memory.current")
-        yield _memory(limit, used, _cache(folder / "memory.stat", "inactive_file"))
+        yield _memory(limit, used, counted(folder / "memory.stat", "inactive_file"))
 
 
 def _v1(top: Path, path: str) -> Iterable[Memory | None]:
-    for folder in _upwards(top, path):
+    for folder in upwards(top, path):
         limit = _number(folder / "memory.limit_in_bytes")
         used = _number(folder / "memory.usage_in_bytes")
-        yield _memory(limit, used, _cache(folder / "memory.stat", "total_inactive_file"))
+        yield _memory(limit, used, counted(folder / "memory.stat", "total_inactive_file"))
 
 
 def _memory(limit: int | None, used: int | None, cache: int) -> Memory | None:
@@ -58,7 +58,7 @@ def _memory(limit: int | None, used: int | None, cache: int) -> Memory | None:
     return Memory(limit, max(0, used - cache))  # the kernel gives that cache back when it is needed
 
 
-def _upwards(top: Path, path: str) -> Iterable[Path]:
+def upwards(top: Path, path: str) -> Iterable[Path]:
     """The group's folder and those above it; only the top where a container shows no more."""
     folder = top.joinpath(*[part for part in path.split("/") if part not in ("", "..")])
     while folder != top and folder.is_dir():
@@ -78,14 +78,15 @@ def would_not_fit(pids: Iterable[int], count: int) -> str:
 
 def pss(pid: int) -> int:
     """Bytes that a process takes, its shared pages divided among those who share them."""
-    for line in _text(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
+    for line in content(Path(f"/proc/{pid}/smaps_rollup")).splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     return 0
 
 
-def _cache(path: Path, key: str) -> int:
-    for line in _text(path).splitlines():
+def counted(path: Path, key: str) -> int:
+    """The number after ``key`` in a file of such lines."""
+    for line in content(path).splitlines():
         name, _, value = line.partition(" ")
         if name == key and value.isdigit():
             return int(value)
@@ -93,11 +94,12 @@ def _cache(path: Path, key: str) -> int:
 
 
 def _number(path: Path) -> int | None:
-    text = _text(path).strip()
+    text = content(path).strip()
     return int(text) if text.isdigit() else None
 
 
-def _text(path: Path) -> str:
+def content(path: Path) -> str:
+    """Of a file of the kernel; nothing if it cannot be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -20,6 +20,7 @@ from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import UNKNOWN_EXIT, WorkerHandle
 from rrdispatch.cluster.launch import Launch
 from rrdispatch.cluster.logs import Logs
+from rrdispatch.cluster.oom import OomKills
 from rrdispatch.cluster.roster import Account
 from rrdispatch.cluster.spawn import Post, spawn
 from rrdispatch.errors import Error
@@ -73,6 +74,7 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self.handles: dict[int, WorkerHandle] = {}
         self.totals: dict[int, SlotTotals] = {}
+        self._oom = OomKills()
 
     def spawn(self, launch: Callable[[int], Launch], post: Post) -> WorkerHandle | None:
         """Starts one. If that fails it has ended at once: told like any other end."""
@@ -83,6 +85,7 @@ class Workers:
             self._ears.tell(news.Exited(post.worker, "not started"))
             return None
         handle.started_at = self._loop.time()
+        self._oom.watch(handle.pid)
         self.handles[handle.id] = handle
         self._watch(handle)
         self._logs.add(handle)
@@ -93,6 +96,7 @@ class Workers:
         """One of the primary before, dead or alive; ``logged``: by a logger that lives on."""
         self.handles[handle.id] = handle
         if not handle.reaped:
+            self._oom.watch(handle.pid)
             self._watch(handle)
         if logged:
             self._logs.adopt(handle)
@@ -156,7 +160,9 @@ class Workers:
             self._loop.remove_reader(handle.pidfd)
             self._loop.call_later(REAPED_WITHIN, self._exited, handle)
             return
-        how = handle.reap() if handle.pidfd >= 0 and not handle.reaped else None
+        if handle.pidfd < 0 or handle.reaped:
+            return
+        how = handle.reap(self._oom.named)
         if how is None:
             return
         self._loop.remove_reader(handle.pidfd)
@@ -193,6 +199,7 @@ class Workers:
             handle.capacity = number(said.get("CAPACITY"), 0, MOST_CAPACITY)
             handle.batch = number(said.get("BATCH"), 1, BATCH_MAX)
             handle.kind = said.get("KIND", "")[:32]
+            self._oom.place(handle.pid)
             self._ears.tell(news.Ready(handle.id))
         if said.get("RECYCLE") == "1":
             self._ears.tell(news.Recycle(handle.id))

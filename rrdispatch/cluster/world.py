@@ -140,7 +140,7 @@ class ProcessWorld:
 
     def changing(self, view: View, token: int) -> Changing:
         """What an heir is to know of this moment."""
-        handles = list(self.workers.handles.values())
+        handles = self.workers.handles
         return Changing(view, handles, self.workers.totals, self.dispatching.gone, token)
 
     def restore(self, state: Mapping[str, Any]) -> None:
