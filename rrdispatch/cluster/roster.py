@@ -78,6 +78,8 @@ class Roster:
     def adopt(self, handle: WorkerHandle, state: State, known_as: int) -> None:
         """One of the primary before; ``known_as`` is how far it had got with the dispatcher."""
         self._known[handle.id] = known = Known(handle, state)
+        if known_as == DispatcherState.DEAD:
+            return  # its pidfd will tell
         if state is State.READY and known_as != DispatcherState.READY:
             self._say(known, State.READY)
         elif state is State.PARKED and known_as != DispatcherState.PARKED:
