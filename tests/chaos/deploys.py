@@ -36,12 +36,13 @@ class Deployment:
 class Traffic:
     """Fresh connections, half of them slow; streams; keep-alive clients; WebSockets."""
 
-    def __init__(self, where: str, *, slow: bool = True) -> None:
+    def __init__(self, where: str, *, slow: bool = True, turns: int = 0) -> None:
+        """``turns``: questions per WebSocket; 0: it is kept until the server ends it."""
         share = 0.5 if slow else 0.0
         fresh = Plan(where, rate=80.0, slow_path="/sleep/100", slow_share=share, timeout=PATIENCE)
-        streamed = Plan(where, rate=15.0, path="/stream/300", timeout=PATIENCE)
+        streamed = Plan(where, rate=15.0, path="/stream/200", timeout=PATIENCE)
         kept = Plan(where, "keepalive", concurrency=8, rate=5.0, timeout=PATIENCE)
-        sockets = Plan(where, "websocket", concurrency=8, rate=5.0, timeout=PATIENCE)
+        sockets = Plan(where, "websocket", concurrency=8, rate=5.0, turns=turns, timeout=PATIENCE)
         self._plans = {FRESH: fresh, KEPT: kept, SOCKETS: sockets}
         if slow:
             self._plans[STREAMED] = streamed

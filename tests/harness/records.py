@@ -18,7 +18,8 @@ class Plan:
     the others (rate 0: all at once), ``closed`` keeps ``concurrency`` of them going; both use a
     connection per request. ``keepalive`` keeps ``concurrency`` connections, each asking ``rate``
     times a second; with ``reconnect_when_told`` one that lost its connection waits for ``go``.
-    ``websocket`` does the same over WebSockets (tests/harness/websocket.py).
+    ``websocket`` does the same over WebSockets (tests/harness/websocket.py), with ``turns`` each of
+    them for so many questions only.
     """
 
     address: str
@@ -35,6 +36,7 @@ class Plan:
     until_eof: bool = False  # a request is over when the server has closed its connection
     base: int = 0  # number of the first request
     reconnect_when_told: bool = False
+    turns: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

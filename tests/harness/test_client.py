@@ -157,6 +157,13 @@ def test_a_websocket_that_is_told_to_come_again() -> None:
     assert [each.detail for each in records] == ["1012", "", ""]
 
 
+def test_a_websocket_for_a_few_questions_only() -> None:
+    with talker([]) as address:
+        plan = Plan(address, "websocket", count=4, rate=100.0, turns=2)
+        records = run_load(plan).records
+    assert [(each.outcome, each.fresh) for each in records] == [("ok", True), ("ok", False)] * 2
+
+
 def test_a_websocket_that_is_closed_otherwise() -> None:
     with talker([1001]) as address:
         records = run_load(Plan(address, "websocket", count=2, rate=100.0)).records

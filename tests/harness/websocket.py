@@ -106,4 +106,6 @@ async def keep_talking(client: Any, number: int, written: Any) -> None:
         record = Record(plan.base + number * 1_000_000 + turn, number, "", intended)
         written(await talk.ask(f"{record.number}", record), None)
         turn += 1
+        if plan.turns and turn % plan.turns == 0:
+            await talk.close()
     await talk.close()
