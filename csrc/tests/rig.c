@@ -39,10 +39,11 @@ void rig_start(struct rig *rig, const struct rr__system *system)
 static int receive(struct rig *rig, struct rr_control *message, int wait_ms)
 {
     struct pollfd item = {.fd = rig->control, .events = POLLIN};
-    int count;
+
     if (poll(&item, 1, wait_ms) != 1)
         return 0;
-    return rr_control_receive(rig->control, message, NULL, 0, &count) == 1;
+    rig_close(rig->fds, rig->fd_count);
+    return rr_control_receive(rig->control, message, rig->fds, RR_CONTROL_FDS, &rig->fd_count) == 1;
 }
 
 static void keep(struct rig *rig, const struct rr_control *message)
@@ -131,7 +132,22 @@ void rig_stop(struct rig *rig)
     CHECK_EQUAL(ping.value[5], 0); /* lost */
     CHECK_EQUAL(rig_ask(rig, (struct rr_control){.kind = RR_CONTROL_STOP}, NULL, 0).result, 0);
     rig_join(rig);
+    rig_die(rig);
+}
+
+void rig_die(struct rig *rig)
+{
+    rig_close(rig->fds, rig->fd_count);
+    rig->fd_count = 0;
     close(rig->control);
+    rig->control = -1;
+}
+
+void rig_succeed(struct rig *rig, int control)
+{
+    rig->control = control;
+    rig->event_count = 0;
+    CHECK_EQUAL(rig_event(rig, RR_EVENT_STARTED).value[1], 1);
 }
 
 int rig_listen(void)

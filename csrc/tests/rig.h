@@ -15,6 +15,7 @@ struct rig {
     uint32_t sequence;
     struct rr_control events[RIG_EVENTS];
     int event_count;
+    int fds[RR_CONTROL_FDS], fd_count; /* of the message received last */
 };
 
 struct fake {
@@ -34,6 +35,10 @@ struct rr_control rig_ask(struct rig *rig, struct rr_control message, const int 
 struct rr_control rig_event(struct rig *rig, uint32_t kind);
 void rig_stop(struct rig *rig);
 void rig_join(struct rig *rig);
+
+/* The dispatcher's primary dies, and goes on as the heir whose control socket this is. */
+void rig_die(struct rig *rig);
+void rig_succeed(struct rig *rig, int control);
 
 int rig_listen(void);
 void rig_connect(int listener, int *clients, int count);

@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -41,6 +42,28 @@ void *realloc(void *old, size_t size)
     return __libc_realloc(old, size);
 }
 
+/* What an heir needs, twice, so that something is replaced. */
+static void entrust(struct rig *rig)
+{
+    static const char command[] = "\1\0\0\0\0\0\0\0/bin/true\0/\0true";
+    int pipe_fds[2], fd = (int)syscall(SYS_memfd_create, "command", 0u);
+
+    CHECK_EQUAL(write(fd, command, sizeof command), sizeof command);
+    CHECK_EQUAL(pipe(pipe_fds), 0);
+    for (int i = 0; i < 2; i++) {
+        struct rr_control keep = {.kind = RR_CONTROL_KEEP, .worker = 1, .value = {1}};
+        struct rr_control inherit = {
+            .kind = RR_CONTROL_INHERIT, .worker = 1, .value = {RR_INHERIT_KEPT, 1}};
+        struct rr_control heir = {.kind = RR_CONTROL_HEIR, .value = {3, RR__SECOND, 0}};
+        CHECK_EQUAL(rig_ask(rig, keep, pipe_fds, 2).result, 0);
+        CHECK_EQUAL(rig_ask(rig, inherit, NULL, 0).result, 0);
+        CHECK_EQUAL(rig_ask(rig, heir, &fd, 1).result, 0);
+    }
+    CHECK_EQUAL(rig_ask(rig, (struct rr_control){.kind = RR_CONTROL_HEIR}, NULL, 0).result, 0);
+    rig_close(pipe_fds, 2);
+    close(fd);
+}
+
 static void nothing_is_allocated_after_start(void)
 {
     struct rig rig;
@@ -54,6 +77,7 @@ static void nothing_is_allocated_after_start(void)
         rig_ask(&rig, (struct rr_control){.kind = RR_CONTROL_LISTENER_ADD}, &listener, 1).result, 0);
     fake_serve(&rig, &fakes[0], 1);
     fake_serve(&rig, &fakes[1], 2);
+    entrust(&rig);
     for (int i = 0; i < CONNECTIONS; i++) {
         rig_connect(listener, &client, 1);
         CHECK_EQUAL(fake_take(&fakes[i % 2]), 0);
