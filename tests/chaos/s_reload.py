@@ -125,7 +125,7 @@ def judge_age(result: Result, tally: Tally, moment: int, version: str) -> None:
 )
 def reload_many(run: Run) -> Result:
     """These WebSockets are short: the next reload waits for the old workers' end."""
-    return reload_in_a_row(run, int(run.size(10, 500)), turns=1)
+    return reload_in_a_row(run, int(run.size(12, 500)), turns=1)
 
 
 @scenario(
@@ -134,7 +134,7 @@ def reload_many(run: Run) -> Result:
     target="0 failed, close 1012 is ok; fds delta 0; RSS and threads flat; old code gone",
 )
 def reload_sockets(run: Run) -> Result:
-    number = int(run.size(3, 50))
+    number = int(run.size(2, 50))
     result = reload_in_a_row(run, number, turns=0)
     told = int(result.counts["WebSockets told to come again"])
     result.check("each reload moves the WebSockets", told >= 8 * number)
@@ -318,7 +318,7 @@ def term_in_reload(run: Run, app: Deployment, new: bool) -> tuple[Tally, int, in
 
     With ``new`` it is sent when a new worker has answered, else while the first one boots.
     """
-    options = ["-i", "2", "--probation", "1", "--drain-timeout", "5", "--no-access-log"]
+    options = ["-i", "2", "--probation", "1", "--drain-timeout", "2", "--no-access-log"]
     options += ["--dispatcher", run.dispatcher]
     with (
         Service("deployed:asgi", *options, cwd=app.directory) as service,

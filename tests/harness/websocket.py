@@ -26,6 +26,8 @@ class Talk:
 
     plan: Plan
     connection: ClientConnection | None = None
+    port: int = 0
+    connected: int = 0  # when
 
     async def ask(self, question: str, record: Record) -> Record:
         """The answer, however often the server has us come again for it."""
@@ -41,7 +43,8 @@ class Talk:
             outcome, detail = _ended(error)
         record = replace(
             record, outcome=outcome, detail=detail or " ".join(map(str, restarts)),
-            fresh=fresh or bool(restarts), ended=time.monotonic_ns(),
+            fresh=fresh or bool(restarts), ended=time.monotonic_ns(), port=self.port,
+            connected=self.connected,
         )  # fmt: skip
         if outcome != OK:
             await self.close()
@@ -67,6 +70,7 @@ class Talk:
             self.connection = await connect(
                 address, open_timeout=None, ping_interval=None, compression=None, proxy=None
             )
+            self.port, self.connected = self.connection.local_address[1], time.monotonic_ns()
         await self.connection.send(question)
         answer = await self.connection.recv()
         return str(answer)
