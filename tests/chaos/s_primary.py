@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rrdispatch.errors import ControlError
 from tests.chaos.kit import Result, Run, scenario
@@ -195,3 +198,61 @@ def kill_both(service: Followed) -> None:
 def given(service: Followed) -> int:
     """Taken by workers, or waiting for them."""
     return sum(int(row["inflight"]) + int(row["pending"]) for row in service.stats()["workers"])
+
+
+@scenario(
+    "primary-busy",
+    title="the primary killed in the midst of reloads, scaling, deaths of workers and logger",
+    target="0 lost that nobody had taken; everything as wished afterwards",
+)
+def primary_busy(run: Run) -> Result:
+    """What had been asked for is finished by the heir; the wish is 3 workers at the end."""
+    result, choose, deaths = Result(), random.Random(7), 0
+    with followed(run, "--max-restarts", "0") as service:
+        with load_beside(service, Plan(service.address, rate=100.0, timeout=HANG)) as load:
+            load.wait_more(20)
+            for number in Ticks(run.size(2.0, 11.0), run.size(6.0, 110.0)):
+                stats = service.stats()
+                deaths += trouble(service, stats, choose)
+                pause(choose.choice([0, 0.001, 0.01, 0.1, 0.4]))
+                result.check(ADOPTED, adoption(service) is not None)
+                result.counts["kills"] = int(result.counts.get("kills", 0)) + bool(number)
+            service.ask("scale", workers=3)
+            wait_until(lambda: steady(service), 60.0, "three workers serve")
+            load.wait_more(20)
+            tally = load.stop()
+        outcomes = tally.outcomes()
+    result.counts |= {"workers killed": deaths, "requests": len(tally.records)}
+    result.counts |= {"lost in hand": len(tally.failed), "hangs": outcomes[TIMEOUT]}
+    result.check(HANGS, not outcomes[TIMEOUT])
+    result.check("lost <= one per killed worker", len(tally.failed) <= deaths)
+    return result
+
+
+def trouble(service: Followed, stats: dict[str, Any], choose: random.Random) -> int:
+    """Something that a primary is busy with for a while; workers killed."""
+    what = choose.choice(["reload", "reload", "scale", "worker", "logger", "more"])
+    if what == "reload":
+        os.kill(stats["primary_pid"], signal.SIGHUP)
+    elif what == "scale":
+        service.ask("scale", workers=choose.randint(1, 4))
+    elif what == "more":
+        os.kill(stats["primary_pid"], signal.SIGTTIN)
+    elif what == "logger":
+        processes.kill(stats["logger_pid"])
+    else:
+        serving = [row["pid"] for row in stats["workers"] if row["state"] == "ready"]
+        processes.kill(choose.choice(serving))
+        return 1
+    return 0
+
+
+def pause(seconds: float) -> None:
+    """How long the trouble lasts before the kill: any moment must do."""
+    threading.Event().wait(seconds)
+
+
+def steady(service: Followed) -> bool:
+    stats = service.stats()
+    states = [row["state"] for row in stats["workers"]]
+    return stats["state"] == "serving" and states == ["ready"] * 3
