@@ -103,6 +103,8 @@ int rr__heir_command(struct rr__dispatcher *d, const struct rr_control *request,
     heirs->command = spare;
     heirs->most = (int)value[0];
     heirs->window = value[1] < RR__TIMEOUT_MOST ? value[1] : RR__TIMEOUT_MOST;
+    if (heirs->window < RR__MS)
+        heirs->window = RR__MS; /* with nearly nothing the loop would never sleep while nobody is there */
     heirs->silence = value[2] < RR__TIMEOUT_MOST ? value[2] : RR__TIMEOUT_MOST;
     return 0;
 }

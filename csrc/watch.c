@@ -151,7 +151,7 @@ static int look_at(struct rr__dispatcher *d, struct rr__worker *worker, int empt
         d->wanting = 1;
     if (worker->draining == RR__AWAITED && rr__worker_idle(worker))
         finish_drain(d, worker);
-    int abandoned = d->settings.no_take_back && worker->reclaimer < 0;
+    int abandoned = d->settings.no_take_back && worker->reclaimer < 0 && worker->outbox.count == 0;
     if (worker->removing && (rr__worker_idle(worker) || abandoned)) {
         finish_remove(d, worker);
         return 0;

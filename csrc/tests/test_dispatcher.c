@@ -146,6 +146,32 @@ static void too_many_in_flight_loses_nothing(void)
     tear_down(2, 4);
 }
 
+/* Its place in the table is not to be given away while something of it is still to be placed. */
+static void a_removal_waits_for_what_was_collected(void)
+{
+    struct rr_control park = {.kind = RR_CONTROL_WORKER_PARK, .worker = 2};
+    struct rr_control remove = {.kind = RR_CONTROL_WORKER_REMOVE, .worker = 1};
+
+    set_up(2);
+    rig_settings(&rig, 32, 1000, 0, 1); /* no take-back: a removal does not wait for the queue */
+    CHECK_EQUAL(rig_ask(&rig, park, NULL, 0).result, 0);
+    fake_ready(&rig, &fakes[0], 0, RR_BATCH_MAX);
+    atomic_store(&send_error, EAGAIN);
+    atomic_store(&send_errors_left, 1 << 30);
+    rig_connect(listener, clients, 1);
+    CHECK_EQUAL(rig_event(&rig, RR_EVENT_FULL).kind, RR_EVENT_FULL);
+    fake_kill(&fakes[0]);
+    CHECK_EQUAL(rig_event(&rig, RR_EVENT_DEAD).worker, 1);
+    uint32_t removal = rig_request(&rig, remove, NULL, 0);
+    fake_start(&fakes[2], 3, 2);
+    CHECK_EQUAL(fake_add(&rig, &fakes[2], 2), 0);
+    atomic_store(&send_errors_left, 0);
+    fake_ready(&rig, &fakes[1], 0, 1);
+    CHECK_EQUAL(fake_take(&fakes[1]), 0);
+    CHECK_EQUAL(rig_answer(&rig, removal).result, 0);
+    tear_down(3, 1);
+}
+
 static void a_poisoned_listener_does_not_starve_others(void)
 {
     set_up(1);
@@ -313,6 +339,7 @@ RUN(a_broken_connection_means_the_next);
 RUN(a_dead_listener_is_told);
 RUN(a_full_channel_is_passed_over);
 RUN(too_many_in_flight_loses_nothing);
+RUN(a_removal_waits_for_what_was_collected);
 RUN(a_poisoned_listener_does_not_starve_others);
 RUN(the_backlog_holds_what_nobody_can_take);
 RUN(closing_a_listener_gives_out_its_backlog);
