@@ -217,12 +217,15 @@ def spawn(request: SpawnRequest) -> tuple[int, int]:
 
 
 def dispatcher_program() -> str | None:
-    """The path of the built executable, or None."""
+    """The path of the built executable, or None. A debugging aid: ``RRDISPATCH_DISPATCHER_PROGRAM``
+    names another build of it, for example one with sanitizers.
+    """
+    program = Path(os.environ.get("RRDISPATCH_DISPATCHER_PROGRAM") or _PROGRAM)
     try:
-        mode = _PROGRAM.stat().st_mode
+        mode = program.stat().st_mode
     except FileNotFoundError:
         return None
-    return str(_PROGRAM) if stat.S_ISREG(mode) and mode & stat.S_IXUSR else None
+    return str(program) if stat.S_ISREG(mode) and mode & stat.S_IXUSR else None
 
 
 def run_dispatcher(control: int) -> int:
