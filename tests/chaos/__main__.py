@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos import report
+from tests.chaos.beside import run_mutants, to_json
 from tests.chaos.kit import MUTANTS, Scenario
 from tests.chaos.runner import Outcome, load_scenarios, run_scenario
 
@@ -22,6 +23,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--dispatcher", choices=["c", "python"], default="c")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into FILE")
+    parser.add_argument("--as-json", action="store_true", help="the last outcome as one line")
     parser.add_argument("--list", action="store_true", help="names and titles, nothing is run")
     return parser.parse_args()
 
@@ -39,9 +41,8 @@ def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator
         yield run_scenario(
             each, full=options.full, mutant=options.mutant or "", dispatcher=options.dispatcher
         )
-    for each in scenarios if options.mutants else ():
-        if each.mutant:
-            yield run_scenario(each, mutant=each.mutant, dispatcher=options.dispatcher)
+    if options.mutants:
+        yield from run_mutants([each for each in scenarios if each.mutant], options.dispatcher)
 
 
 def main() -> int:
@@ -56,6 +57,9 @@ def main() -> int:
     for outcome in outcomes(options, scenarios):
         print(report.line(outcome), flush=True)
         done.append(outcome)
+    if options.as_json:
+        print(to_json(done[-1]))
+        return 0
     text = report.markdown(done, full=options.full)
     print(f"\n{text}\n\n{report.summary(done)}", flush=True)
     if options.markdown:

@@ -62,7 +62,7 @@ def caught(outcome: Outcome) -> str:
         return f"skipped: {outcome.result.skipped}"
     if not outcome.good:
         return "**nothing: the scenario does not see it**"
-    return "; ".join(outcome.result.broken)
+    return "; ".join(outcome.caught_by)
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -21,6 +21,13 @@ from types import FrameType
 from tests.chaos.kit import SCENARIOS, Result, Run, Scenario
 
 RAN = "it ran to its end"
+# What a mutant must break, where any other broken check would be a chance: by parts of names.
+BREAKS = {
+    "no-rescue": ("lost that were queued", "moved", "given to others"),
+    "no-probe": ("takes the probe",),
+    "batch-16": ("in hand <= 1.0 per kill",),
+    "late-dispatcher": ("back in",),
+}
 VARIABLE = "RRDISPATCH_MUTANT"
 LIMITS = {False: 120, True: 1200}  # seconds: short, full
 
@@ -51,9 +58,14 @@ class Outcome:
         """For a mutant: a named check broke, and not merely that something went wrong."""
         if self.verdict == "skipped":
             return True
-        if self.mutant:
-            return bool([what for what in self.result.broken if not what.startswith(RAN)])
-        return self.verdict == "met"
+        return bool(self.caught_by) if self.mutant else self.verdict == "met"
+
+    @property
+    def caught_by(self) -> list[str]:
+        """The broken checks that show the mutant."""
+        named = [what for what in self.result.broken if not what.startswith(RAN)]
+        meant = BREAKS.get(self.mutant, ("",))
+        return [what for what in named if any(part in what for part in meant)]
 
 
 def load_scenarios() -> dict[str, Scenario]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 
 from tests.chaos.kit import Result, Run, scenario
-from tests.chaos.service import CLIENTS, Target, Ticks, judge, latency, pause, target
+from tests.chaos.service import CLIENTS, Target, Ticks, judge, latency, length, pause, target
 from tests.harness import processes
 from tests.harness.records import Tally, quantile
 
@@ -42,8 +42,7 @@ def kill(it: Target, number: signal.Signals, choose: random.Random) -> int:
 def judge_all(result: Result, it: Target, tally: Tally, kills: int) -> list[int]:
     """No worker was hurt: whatever failed was lost with a dispatcher. When each was accepted."""
     verdict = it.verdict()
-    found = judge(result, tally, verdict)
-    lost = found.lost["lost in the dispatcher"]
+    lost = judge(result, tally, verdict, dispatchers=kills).in_dispatcher
     result.counts |= {"kills": kills, "lost per kill": lost / max(1, kills)}
     result.check("<= 0.1 lost per kill", lost <= max(1.0, 0.1 * kills))
     result.check("lost nowhere but between accept and send", lost == len(tally.failed))
@@ -59,10 +58,10 @@ def judge_all(result: Result, it: Target, tally: Tally, kills: int) -> list[int]
 def kill_dispatcher(run: Run) -> Result:
     result, choose = Result(), random.Random(6)
     with target(run, "probe:serve", workers=4) as it:
-        with it.crowd("/") as load:
+        with it.crowd("/sleep/4") as load:
             load.wait_more(CLIENTS)
-            calm = [time.monotonic_ns() for _ in Ticks(EVERY / 5, run.size(2.0, 10.0))][:-10]
-            ticks = Ticks(EVERY, run.size(5.0, 20.0))
+            calm = [time.monotonic_ns() for _ in Ticks(EVERY / 5, length(run, 2.0, 10.0))][:-10]
+            ticks = Ticks(EVERY, length(run, 5.0, 20.0))
             kills = [kill(it, signal.SIGKILL, choose) for _ in ticks]
             load.wait_more(CLIENTS)
             tally = load.stop()
@@ -74,7 +73,7 @@ def kill_dispatcher(run: Run) -> Result:
     latency(result, tally)
     result.check("back in <= 20 ms at p95", back - undisturbed <= BACK_MS)
     result.check("each kill was answered with a new dispatcher", replaced == len(kills))
-    result.check("kills happened", len(kills) >= run.size(20, 100))
+    result.check("kills happened", len(kills) >= length(run, 20, 100))
     return result
 
 
@@ -85,8 +84,8 @@ def kill_dispatcher(run: Run) -> Result:
 )
 def stop_dispatcher(run: Run) -> Result:
     result, stops, choose = Result(), [], random.Random(7)
-    with target(run, "probe:serve", workers=4) as it, it.crowd("/") as load:
-        for number in range(int(run.size(3, 20))):
+    with target(run, "probe:serve", workers=4) as it, it.crowd("/sleep/4") as load:
+        for number in range(int(length(run, 2, 20))):
             load.wait_more(CLIENTS)
             stops.append(kill(it, signal.SIGSTOP, choose))
             it.wait_told("dispatcher-replaced", number + 1)

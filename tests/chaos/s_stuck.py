@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import itertools
+import os
 import random
 import signal
 import socket
@@ -14,19 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.kit import Result, Run, scenario
-from tests.chaos.oracle import Verdict
-from tests.chaos.service import HANG, Target, judge, pause, target
+from tests.chaos.oracle import Life, Verdict
+from tests.chaos.service import HANG, Target, judge, length, pause, target
 from tests.harness import processes
 from tests.harness.load import Load
 from tests.harness.records import Plan, quantile
+from tests.harness.servers import wait_until
 
 WORKERS = 4
 RATE = 200.0
 QUEUED = 20  # connections for a stopped worker
-LASTING = 0.4  # seconds that a worker is stuck
+LASTING = 0.3  # seconds that a worker is stuck
 STALL_MS = 10.0  # stall_timeout as it is by default
 MOVED_P95_MS = STALL_MS + 100
 MOVED_MAX_MS = STALL_MS + 1000
+REQUEST = b"GET %s HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
 APPS = Path(__file__).with_name("apps")
 
 
@@ -38,6 +43,7 @@ class Stuck:
     worker: int
     since: int
     until: int
+    port: int = 0  # of the client that blocks it
 
 
 def light(it: Target) -> Load:
@@ -61,7 +67,10 @@ def waits(verdict: Verdict, stuck: list[Stuck]) -> Waits:
         spells = [each for each in stuck if each.pid == life.taker]
         if life.moved:
             found.moved.append(waited)
-        elif any(each.since < life.taken and life.accepted < each.until for each in spells):
+        elif any(
+            each.since < life.taken and life.accepted < each.until and life.port != each.port
+            for each in spells
+        ):
             found.kept.append(waited)
         else:
             found.others.append(waited)
@@ -74,7 +83,7 @@ def stick(run: Run, app: str, spell: Callable[[Target, dict[str, Any]], Stuck]) 
     choose = random.Random(5)
     with target(run, app, workers=WORKERS) as it, light(it) as load:
         load.wait_more(100)
-        for _ in range(int(run.size(12, 100))):
+        for _ in range(int(length(run, 12, 100))):
             rows = it.running.stats()["workers"]
             free = [row for row in rows if row["state"] == "ready" and not row["stalled"]]
             stuck.append(spell(it, choose.choice(free)))
@@ -123,7 +132,7 @@ def stopped(it: Target, row: dict[str, Any]) -> Stuck:
 
 @scenario(
     "stop-workers",
-    title="SIGSTOP of a worker for 0.4 s, synchronous workers, 200 conn/s",
+    title="SIGSTOP of a worker for 0.3 s, synchronous workers, 200 conn/s",
     target="0 lost, none twice; moved: p95 <= stall_timeout + 100 ms, max <= + 1 s",
     mutant="no-rescue",
 )
@@ -167,7 +176,7 @@ def burst(it: Target) -> Iterator[None]:
     try:
         for client in clients:
             client.settimeout(HANG)
-            client.sendall(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            client.sendall(REQUEST % b"/")
         yield
         answers = [client.recv(64) for client in clients]
     finally:
@@ -187,4 +196,122 @@ def cont_in_take_back(run: Run) -> Result:
     aim = Aim()
     result = stick(run, "probe:serve", aim.spell)
     result.counts["in the middle"] = aim.hits
+    result.check("some came in the middle", aim.hits > 0 or not run.full)
     return result
+
+
+def blocked(it: Target, row: dict[str, Any]) -> Stuck:
+    """A request that blocks an event loop: whose, its answer tells."""
+    host, _, port = it.address.rpartition(":")
+    since = time.monotonic_ns()
+    with socket.create_connection((host, int(port)), HANG) as client:
+        own = client.getsockname()[1]
+        client.sendall(REQUEST % b"/block/300")
+        with client.makefile("rb") as file:
+            answer = file.read().decode()
+    until = time.monotonic_ns()
+    pid = int(answer.partition("x-pid: ")[2].partition("\r\n")[0])
+    workers = {each["pid"]: each["id"] for each in it.running.stats()["workers"]}
+    return Stuck(pid, workers[pid], since, until, own)
+
+
+@scenario(
+    "block-loop",
+    title="time.sleep(0.3) in an event loop (uvicorn), 200 conn/s",
+    target="0 lost, none twice; moved: p95 <= stall_timeout + 100 ms, max <= + 1 s",
+    mutant="no-probe",
+)
+def block_loop(run: Run) -> Result:
+    return stick(run, "probe:asgi", blocked)
+
+
+# ---- in the kernel -------------------------------------------------------------------------------
+
+
+def userfaultfd_missing() -> str:
+    """Why faults inside the kernel cannot be watched here; empty if they can."""
+    spec = importlib.util.spec_from_file_location("stuck", APPS / "page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        fd, *_ = module.watched_page()
+    except OSError as error:
+        return f"userfaultfd: {error.strerror or error} (root, or vm.unprivileged_userfaultfd=1)"
+    os.close(fd)
+    return ""
+
+
+@scenario(
+    "stuck-in-recvmsg",
+    title="a worker stuck inside recvmsg for ever (userfaultfd), 200 conn/s, then killed",
+    target="accepts go on; p99 of dispatch < 10 ms; what waited for it is served after its death",
+    mutant="no-rescue",
+)
+def stuck_in_recvmsg(run: Run) -> Result:
+    result = Result(skipped=userfaultfd_missing())
+    if result.skipped:
+        return result
+    flag = run.tmp / "flag"
+    settings = {"cwd": APPS, "env": {"STUCK_FLAG": str(flag)}, "workers": WORKERS}
+    with target(run, "stuck:serve", **settings) as it, light(it) as load:
+        load.wait_more(200)
+        flag.touch()
+        it.kill([it.serving()[1]])
+        pid = wait_stuck(it, flag)
+        began = time.monotonic_ns()
+        load.wait_more(int(length(run, 500, 6000)))
+        ended = time.monotonic_ns()
+        state = processes.state(pid)
+        it.kill([pid])
+        load.wait_more(100)
+        tally = load.stop()
+    verdict = it.verdict()
+    judge(result, tally, verdict, it.told("removed"))
+    judge_dispatch(result, verdict, began, ended)
+    result.counts["its state"] = state
+    result.check("only what the first one had in hand is lost", len(tally.failed) <= 1)
+    result.check("what waited for it was served after its death", served_late(verdict, ended) > 0)
+    return result
+
+
+def served_late(verdict: Verdict, killed: int) -> int:
+    """Connections that were queued at it and taken by others when it was killed."""
+    moved = [life for life in verdict.lives.values() if life.moved and life.accepted < killed]
+    return len([life for life in moved if life.done and life.taken > killed])
+
+
+def wait_stuck(it: Target, flag: Path) -> int:
+    """Pid of the one that took the flag, when it is known to be stalled."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = [int(path.suffix[1:]) for path in flag.parent.glob(f"{flag.name}.*")]
+        workers = {event["worker"] for event in it.told("stalled")}
+        rows = it.running.stats()["workers"]
+        return bool(found) and any(r["pid"] in found and r["id"] in workers for r in rows)
+
+    wait_until(look, 20.0, "a worker is stuck inside recvmsg")
+    return found[0]
+
+
+def judge_dispatch(result: Result, verdict: Verdict, began: int, ended: int) -> None:
+    """Of what was accepted while it was stuck, and before."""
+    lives = sorted(verdict.lives.values(), key=lambda life: life.accepted)
+    during = [life for life in lives if began < life.accepted < ended]
+    before = [life for life in lives if life.accepted < began]
+    moments = [began, *(life.accepted for life in during)]
+    gap = max(later - earlier for earlier, later in itertools.pairwise(moments)) / 1e6
+    p99, usual = (quantile(times(some), 0.99) for some in (during, before))
+    result.counts |= {
+        "accepted meanwhile": len(during), "longest pause of accepts ms": gap,
+        "dispatch p99 ms": p99, "undisturbed p99 ms": usual,
+    }  # fmt: skip
+    result.check("accepts go on", gap < 500)
+    result.check("p99 of dispatch < 10 ms", p99 < 10)
+
+
+def times(lives: list[Life]) -> list[float]:
+    """From accept to the worker's channel, in ms."""
+    return [(life.sent - life.accepted) / 1e6 for life in lives if life.sent and not life.moved]
