@@ -3,6 +3,8 @@
 #   make demo     an example app on all cores, and the even split of 400 connections
 #   make test     the whole test suite
 #   make accept   the promises at full size (many minutes)
+#   make chaos    workers, dispatcher and primary killed, stopped, starved: short, with the mutants
+#   make soak     the same at full length; its table goes into docs/reliability.md (up to an hour)
 #   make quick    the suite without its bulk runs
 #   make check    ruff, mypy --strict, the lock file
 #   make san      the C core's tests: plain, on poll(2), under ASan + UBSan, under TSan (cmake, ninja)
@@ -17,7 +19,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
 
-.PHONY: demo test accept quick check san bench load wheel docs lock wheels clean
+.PHONY: demo test accept chaos soak quick check san bench load wheel docs lock wheels clean
 
 # The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
 $(VENV)/installed: pyproject.toml pylock.toml
@@ -43,6 +45,12 @@ test: $(VENV)/built
 
 accept: $(VENV)/built
 	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
+
+chaos: $(VENV)/built
+	$(BIN)/python -m tests.chaos --mutants
+
+soak: $(VENV)/built
+	$(BIN)/python -m tests.chaos --full --mutants --markdown docs/reliability.md
 
 quick: $(VENV)/built
 	$(BIN)/python -m pytest -m "not slow"
