@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import sys
 
 import pytest
 
 from rrdispatch import _core
-from rrdispatch._core.layout import Control, ControlKind, SpawnRequest
+from rrdispatch._core.layout import AppTag, Control, ControlKind, Inherit, SpawnRequest
 from rrdispatch.dispatch import process
 from rrdispatch.dispatch.process import DispatcherHandle
 from rrdispatch.errors import DispatcherError, ProtocolError
@@ -64,6 +65,51 @@ def test_without_anything_to_do_the_end_of_the_control_socket_ends_it(kind: str)
     handle.pidfd = pidfd
     assert ended(handle) == 0
     handle.close()
+
+
+def test_the_fds_of_an_answer_are_taken_or_closed(dispatcher: Rig):
+    handle = dispatcher.dispatcher
+    reading, writing = os.pipe()
+    values = (AppTag.STATE,)
+    dispatcher.ask(ControlKind.KEEP, values=values, fds=[reading])
+    before = sorted(os.listdir("/proc/self/fd"))
+
+    def inherit() -> int:
+        asked = (Inherit.KEPT, AppTag.STATE)
+        sequence = handle.request(ControlKind.INHERIT, values=asked)
+        wait_readable(handle.fileno(), "the answer")
+        (answer,) = handle.receive()
+        assert (answer.sequence, answer.result) == (sequence, 0)
+        assert len(os.listdir("/proc/self/fd")) == len(before) + 1
+        return sequence
+
+    (taken,) = handle.take_fds(inherit())
+    assert handle.take_fds(handle.request(ControlKind.PING)) == []
+    os.write(writing, b"x")
+    wait_readable(handle.fileno(), "the answer")
+    handle.receive()
+    assert os.read(taken, 1) == b"x"
+    assert not os.get_inheritable(taken)
+    os.close(taken)
+    first = inherit()
+    assert handle.receive() == []
+    assert handle.take_fds(first) == []
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    inherit()
+    dispatcher.hang_up()
+    os.close(reading)
+    os.close(writing)
+    left = set(os.listdir("/proc/self/fd"))
+    assert len(left) == len(before) - 3
+    assert dispatcher.wait_end() == 0
+
+
+def test_a_dispatcher_that_is_gone_is_not_inherited():
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitpid(pid, 0)
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its, pytest.raises(DispatcherError, match="gone"):
+        DispatcherHandle.inherit(ours, pid)
 
 
 def test_an_unknown_kind():
