@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.harness.load import Load
-from tests.harness.records import Plan, Record, Tally, quantile
+from tests.harness.records import Plan, Record, Tally
 from tests.harness.servers import APPS
 
 HERE = Path(__file__).with_name("apps")
@@ -85,9 +85,3 @@ def restarts(tallies: dict[str, Tally]) -> int:
 def after(tally: Tally, moment: int) -> list[Record]:
     """Answers to requests that began after a moment."""
     return [record for record in tally.ok if record.intended > moment]
-
-
-def grown(values: list[float]) -> float:
-    """By how much the median of the last third is above that of the first."""
-    third = max(1, len(values) // 3)
-    return quantile(values[-third:], 0.5) - quantile(values[:third], 0.5)

@@ -13,7 +13,8 @@ from typing import Any
 from rrdispatch import Cluster
 from rrdispatch.errors import ReloadError
 from tests.chaos import deploys
-from tests.chaos.deploys import Deployment, Traffic, after, grown, restarts, together
+from tests.chaos.deploys import Deployment, Traffic, after, restarts, together
+from tests.chaos.gauges import grown, threads
 from tests.chaos.kit import Result, Run, scenario
 from tests.harness import census, processes
 from tests.harness.clusters import address, cluster, family
@@ -49,10 +50,6 @@ def holders(running: Cluster) -> dict[str, int]:
     """Pids of those that reloads do not replace."""
     stats = running.stats()
     return {name: int(stats[f"{name}_pid"]) for name in KEPT}
-
-
-def threads(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 @dataclass

@@ -189,6 +189,8 @@ def rrdispatch_command(*arguments: str) -> list[str]:
 class Service(Server):
     """``rrdispatch run TARGET``, every worker ready when the constructor returns."""
 
+    prefix: tuple[str, ...] = ()  # a command that runs ours: as somebody else, with other limits
+
     def __init__(
         self,
         target: str,
@@ -198,7 +200,7 @@ class Service(Server):
         env: Mapping[str, str] | None = None,
     ) -> None:
         binds = [part for address in bind for part in ("--bind", address)]
-        command = rrdispatch_command("run", target, *binds, *options)
+        command = [*self.prefix, *rrdispatch_command("run", target, *binds, *options)]
         super().__init__(command, cwd=cwd, env=env)
         try:
             self.addresses = [self._listening(address) for address in bind]
