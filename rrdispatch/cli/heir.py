@@ -5,6 +5,7 @@ from __future__ import annotations
 from rrdispatch import cpus
 from rrdispatch.cli.errors import guarded
 from rrdispatch.cli.run import Talk
+from rrdispatch.cluster import output
 from rrdispatch.control.heirs import run_heir, take_over
 
 
@@ -14,6 +15,7 @@ def main() -> int:
 
 
 def _serve() -> int:
+    output.unblock()
     inherited, settings = take_over()
     talk = Talk(settings, cpus.count(settings.instances, cpus.detect()))
     return run_heir(inherited, settings, talk.event)

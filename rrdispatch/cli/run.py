@@ -75,9 +75,11 @@ def serve(settings: Settings) -> int:
     """Be the primary of this app until the end; its exit code."""
     import asyncio
 
+    from rrdispatch.cluster import output
     from rrdispatch.cluster.supervisor import Supervisor
     from rrdispatch.control import heirs
 
+    output.unblock()
     heirs.check(settings)
     count = cpus.count(settings.instances, cpus.detect(), settings.sources.get("instances", ""))
     for name, near in misspelt(os.environ).items():

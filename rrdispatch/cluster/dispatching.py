@@ -32,6 +32,8 @@ POLICIES = {
 QUIET = 0.15  # a backlog that brought nothing for so long is empty
 CLOSING_PART = 0.5  # of drain_timeout: how long backlogs may be emptied
 MOST_REPLACED, WITHIN = 5, 10.0
+SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
+FIRST_PAUSE, MOST_PAUSE = 0.05, 1.0  # before a dispatcher that could not be had is tried again
 
 
 def nanoseconds(seconds: float) -> int:
@@ -183,18 +185,36 @@ class Dispatching:
             self._replaced.append(now)
         if mutants.enabled("late-dispatcher"):
             time.sleep(0.1)
+        if len(self._replaced) > MOST_REPLACED:
+            often = f"{len(self._replaced)} times in {WITHIN:g} s"
+            self._give_up(DispatcherError(f"the dispatcher ended {often}: {why}"))
+        else:
+            self._follow(why)
+
+    def _follow(self, why: str, pause: float = FIRST_PAUSE) -> None:
+        """Another one; later, if only what it takes is short now. The backlog holds meanwhile."""
+        if self.link.over:
+            return
         try:
-            if len(self._replaced) > MOST_REPLACED:
-                often = f"{len(self._replaced)} times in {WITHIN:g} s"
-                raise DispatcherError(f"the dispatcher ended {often}: {why}")
             self.link = Link(self.kind, self._event, self._lost)
-        except DispatcherError as error:
-            self.roster.give_up()
-            self._hooks.failed(error)
+        except (DispatcherError, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in SHORTAGE:
+                self._give_up(error)
+                return
+            text = f"there is no dispatcher: {cause.strerror}"
+            self._hooks.events.tell("warning", text, hint="it is tried again; the backlog holds")
+            self._loop.call_later(pause, self._follow, why, min(2 * pause, MOST_PAUSE))
             return
         self._tell_everything()
         text = f"the dispatcher was replaced: {why}"
         self._hooks.events.tell("dispatcher-replaced", text, pid=self.link.pid, reason=why)
+
+    def _give_up(self, error: Exception) -> None:
+        self.roster.give_up()
+        self._hooks.failed(
+            error if isinstance(error, DispatcherError) else DispatcherError(str(error))
+        )
 
 
 def expected(kind: ControlKind, error: int) -> bool:

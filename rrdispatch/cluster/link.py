@@ -55,6 +55,7 @@ class Link:
         self._asked: dict[int, Answered | None] = {}
         self._unsent: deque[tuple[Request, Answered | None]] = deque()
         self._unanswered = 0
+        self.over = False  # nobody wants it, or a successor, any more
         self.worked = False  # it answered something: its program and its settings are good
         self.last_ping: ControlMessage | None = None
         self._handle = handle or DispatcherHandle.start(kind)
@@ -161,7 +162,7 @@ class Link:
 
     async def stop(self, limit: float = 2.0) -> None:
         """Its end: asked for, then forced."""
-        self._on_lost = None
+        self._on_lost, self.over = None, True
         self.ask(Request(ControlKind.STOP))
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), limit)
@@ -169,7 +170,7 @@ class Link:
 
     def abort(self) -> None:
         """Its end, at once."""
-        self._on_lost = None
+        self._on_lost, self.over = None, True
         self._close()
 
     def _close(self) -> None:

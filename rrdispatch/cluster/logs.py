@@ -23,6 +23,7 @@ from rrdispatch.cluster.handle import WorkerHandle, pid_of, wait_exit
 from rrdispatch.errors import StartError
 
 PROGRAM = str(Path(__file__).with_name("logger.py"))
+FIRST_PAUSE, MOST_PAUSE = 0.1, 2.0  # before a logger that could not be started is tried again
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
 
 
@@ -47,6 +48,9 @@ class Logs:
         self._tails: dict[int, asyncio.Future[str]] = {}
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        self.on_output: Callable[[str, str, int], None] = lambda *_: None
+        self.on_trouble: Callable[[str], None] = lambda _: None
+        self._pause = FIRST_PAUSE
         self.pid = 0
         if inherited is None:
             self._start()
@@ -61,7 +65,10 @@ class Logs:
         return [self._control.fileno(), self._pidfd]
 
     def _start(self) -> None:
-        self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            raise StartError(f"the logger could not be started: {error.strerror}") from error
         self._control.setblocking(False)
         arguments = [sys.executable, "-I", "-S", PROGRAM]
         request = SpawnRequest(
@@ -142,6 +149,8 @@ class Logs:
             handle = self._handles.get(int(told["ended"]))
             if handle is not None:
                 handle.close_pipes()
+        elif "output" in told:
+            self.on_output(str(told["output"]), str(told["error"]), int(told["dropped"]))
 
     def _kill(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
@@ -153,8 +162,22 @@ class Logs:
         if self._closing:
             self._ended.set_result(None)
             return
+        self._follow()
+
+    def _follow(self) -> None:
+        """Another one; later, if it cannot be had now. The pipes hold what they can meanwhile."""
+        if self._closing:
+            self._ended.set_result(None)
+            return
         tails = list(self._tails)
-        self._start()
+        try:
+            self._start()
+        except StartError as error:
+            self.on_trouble(error.message)
+            self._loop.call_later(self._pause, self._follow)
+            self._pause = min(2 * self._pause, MOST_PAUSE)
+            return
+        self._pause = FIRST_PAUSE
         for handle in self._handles.values():
             self._give(handle)
         for worker in tails:
@@ -164,6 +187,7 @@ class Logs:
     def _release(self) -> None:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
+        self._pidfd = -1
         self._let_go()
 
     def _let_go(self) -> None:
@@ -174,7 +198,7 @@ class Logs:
 
     def reap_if_ours(self, pid: int) -> bool:
         """For a PID 1 that peeks at every child."""
-        if pid == self.pid and not self._ended.done():
+        if pid == self.pid and self._pidfd >= 0 and not self._ended.done():
             self._exited()
             return True
         return False
@@ -185,7 +209,7 @@ class Logs:
         self._let_go()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), LAST_WAIT)
-        if not self._ended.done():
+        if not self._ended.done() and self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
 

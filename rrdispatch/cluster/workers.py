@@ -75,13 +75,16 @@ class Workers:
         self.handles: dict[int, WorkerHandle] = {}
         self.totals: dict[int, SlotTotals] = {}
         self._oom = OomKills()
+        logs.on_output, logs.on_trouble = self._log_output, self._log_trouble
 
     def spawn(self, launch: Callable[[int], Launch], post: Post) -> WorkerHandle | None:
         """Starts one. If that fails it has ended at once: told like any other end."""
         try:
             handle = spawn(launch(post.generation), post)
         except (OSError, Error) as error:
-            self._ears.tell(news.Erred(post.worker, spawn_error(error)))
+            told = spawn_error(error)
+            self._not_spawned(post, told["message"], getattr(error, "errno", None))
+            self._ears.tell(news.Erred(post.worker, told))
             self._ears.tell(news.Exited(post.worker, "not started"))
             return None
         handle.started_at = self._loop.time()
@@ -91,6 +94,10 @@ class Workers:
         self._logs.add(handle)
         self.announce("spawned", handle.id)
         return handle
+
+    def _not_spawned(self, post: Post, why: str, number: int | None) -> None:
+        facts = {"slot": post.slot, "generation": post.generation, "errno": number}
+        self._ears.events.tell("spawn-failed", f"worker {post.slot}: {why}", **facts)
 
     def adopt(self, handle: WorkerHandle, logged: bool) -> None:
         """One of the primary before, dead or alive; ``logged``: by a logger that lives on."""
@@ -102,6 +109,20 @@ class Workers:
             self._logs.adopt(handle)
         else:
             self._logs.add(handle)
+
+    def _log_output(self, output: str, error: str, dropped: int) -> None:
+        """The logger cannot write, or can again."""
+        text = f"the workers' {output} is not written: {error}"
+        if not error:
+            text = f"the workers' {output} is written again; {dropped} lines were dropped"
+        facts = {"output": output, "error": error, "dropped": dropped}
+        if error:
+            self._ears.events.tell("logs-failing", text, **facts)
+        else:
+            self._ears.events.tell("logs-resumed", text, **facts)
+
+    def _log_trouble(self, text: str) -> None:
+        self._ears.events.tell("warning", text, hint="it is tried again; the workers' output waits")
 
     def _watch(self, handle: WorkerHandle) -> None:
         self._loop.add_reader(handle.pidfd, self._exited, handle)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rrdispatch.cluster import output
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control.protocol import MOST_REQUEST
 from rrdispatch.control.server import Connection
@@ -75,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     control = socket.socket(fileno=number)
     control.set_inheritable(False)
     control.setblocking(False)
+    output.unblock()
     return asyncio.run(Primary().serve(control))
 
 

@@ -29,6 +29,7 @@ class Rig:
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         self.ends: list[int] = []
+        self.outputs: list[dict[str, Any]] = []
 
     def _run(self) -> None:
         self.logger.run()
@@ -48,8 +49,11 @@ class Rig:
         self.control.send(json.dumps(told).encode())
 
     def hear(self) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.control.recv(1 << 16))
-        return told
+        """The next message that is not about its own outputs."""
+        while "output" in (told := json.loads(self.control.recv(1 << 16))):
+            self.outputs.append(told)
+        found: dict[str, Any] = told
+        return found
 
     def end(self) -> None:
         """Nobody will say anything more."""
@@ -172,6 +176,7 @@ def test_a_reader_that_sleeps_stops_the_workers_only_for_a_moment(
     os.close(out)
     os.close(err)
     assert rig.hear() == {"ended": 1}
+    assert rig.outputs == [{"output": "stdout", "error": "nobody reads it", "dropped": 1}]
     assert rig.logger.sinks[0].dropped > 0
     reader = threading.Thread(target=lambda: found.append(rig.read(rig.out)))
     found: list[bytes] = []
@@ -185,7 +190,8 @@ def test_a_reader_that_wakes_up_is_told_what_it_missed(monkeypatch: pytest.Monke
     monkeypatch.setattr(logger, "HIGH", 100)
     monkeypatch.setattr(logger, "PATIENCE", 0.0)
     reader, writer = os.pipe()
-    sink = logger.Sink(writer)
+    told: list[dict[str, object]] = []
+    sink = logger.Sink(writer, "stdout", told.append)
     for number in range(20):
         sink.put(b"line %02d, of some length\n" % number)
     assert sink.dropped > 0
@@ -196,5 +202,10 @@ def test_a_reader_that_wakes_up_is_told_what_it_missed(monkeypatch: pytest.Monke
     text = os.read(reader, 10000)
     assert b"rrdispatch: %d lines dropped" % missed in text
     assert text.endswith(b"awake\n")
+    assert [(each["error"], each["dropped"]) for each in told] == [
+        ("nobody reads it", 1),
+        ("", missed),
+    ]
+    sink.close()
     os.close(reader)
     os.close(writer)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.service import LIMIT, Service
+from tests.harness.servers import wait_until
 
 APPS = Path(__file__).with_name("apps")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -58,7 +59,13 @@ class Group:
         for pid in self.read("cgroup.procs").split():
             with contextlib.suppress(OSError):
                 (self.parent / "cgroup.procs").write_text(pid)
-        self.path.rmdir()
+        wait_until(self._removed, 10.0, f"nobody is left in {self.path}")
+
+    def _removed(self) -> bool:
+        """Killed ones leave a group some time after their end."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+        return not self.path.exists()
 
 
 @contextlib.contextmanager

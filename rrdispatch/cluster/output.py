@@ -1,0 +1,61 @@
+"""The primary's own stderr: a reader that is asleep, or a full disk, must not stop the loop.
+
+Owns ``sys.stderr`` from ``unblock`` on; descriptor 2 itself stays as it was, for our children.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import select
+import sys
+from typing import Any, TextIO
+
+from rrdispatch.cluster.logger import own_description, write_now
+
+PIECE = 4096  # PIPE_BUF: all or nothing
+PATIENCE = 50  # milliseconds for a reader that is only slow; not spent again until it has read
+
+
+class Unblocked(io.RawIOBase):
+    """Writes what is taken at once. The rest is dropped, and the lines of it are counted."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = own_description(fd)
+        self._dropped = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def write(self, data: Any) -> int:
+        text = bytes(data)
+        if self._dropped and self._all(b"rrdispatch: %d lines dropped\n" % self._dropped):
+            self._dropped = 0
+        if self._dropped or not self._all(text):
+            self._dropped += text.count(b"\n")
+        return len(text)
+
+    def _all(self, data: bytes) -> bool:
+        starts = range(0, len(data), PIECE)
+        return all(self._piece(data[start : start + PIECE]) for start in starts)
+
+    def _piece(self, data: bytes) -> bool:
+        """False too for EPIPE, EIO, ENOSPC: there is nobody to tell."""
+        room = select.poll()
+        room.register(self._fd, select.POLLOUT)
+        try:
+            room.poll(0 if self._dropped else PATIENCE)
+            return write_now(self._fd, data) == len(data)
+        except OSError:
+            return False
+
+
+def unblock() -> None:
+    """From now on; nothing where there is no stderr."""
+    found: TextIO | None = sys.__stderr__
+    if found is not None and sys.stderr is found:
+        raw = io.BufferedWriter(Unblocked(2), 16 * PIECE)
+        sys.stderr = io.TextIOWrapper(raw, found.encoding, found.errors, line_buffering=True)

@@ -1,0 +1,193 @@
+"""Out of descriptors or of processes, whoever it is: told, tried again, and nobody else suffers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from rrdispatch import _core
+from tests.faults.kit import APPS, cgroup
+from tests.harness import processes
+from tests.harness.servers import Service, wait_until
+
+KINDS = ["python"] if _core.dispatcher_program() is None else ["c", "python"]
+
+
+class Asking:
+    """Four clients that ask all the time; what went wrong."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self.address = (host, int(port))
+        self.errors: list[str] = []
+        self.answers = 0
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(4)]
+
+    def _ask(self) -> None:
+        while not self._over.is_set():
+            try:
+                with socket.create_connection(self.address, timeout=30) as connection:
+                    connection.sendall(b"hello\n")
+                    answer = connection.makefile().read()
+            except OSError as error:
+                self.errors.append(repr(error))
+                continue
+            if answer.endswith("done"):
+                self.answers += 1
+            else:
+                self.errors.append(f"answer: {answer!r}")
+
+    def more(self, count: int = 20) -> None:
+        """So many more answers come."""
+        enough = self.answers + count
+        wait_until(lambda: self.answers >= enough, 30.0, "they are served")
+
+    def __enter__(self) -> Asking:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(40)
+
+
+@contextlib.contextmanager
+def no_more_fds(pid: int) -> Iterator[None]:
+    """It can open nothing more while this lasts."""
+    used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = next(number for number in range(len(used) + 1) if number not in used)
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def logger_of(service: Service) -> int:
+    (found,) = [
+        each.pid
+        for each in processes.descendants(service.pid)
+        if any(word.endswith("logger.py") for word in processes.command(each.pid))
+    ]
+    return found
+
+
+def dispatcher_of(service: Service) -> int:
+    (found,) = [
+        each.pid
+        for each in processes.descendants(service.pid)
+        if "rr-dispatcher" in processes.command(each.pid)[0]
+        or any("dispatch/__main__" in word for word in processes.command(each.pid))
+    ]
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_primary_without_descriptors(kind: str) -> None:
+    """It can start neither worker nor dispatcher nor logger: what lives serves, then all come."""
+    with Service("faulty:serve", "-i", "2", "--dispatcher", kind, cwd=APPS) as service:
+        before = os.listdir(f"/proc/{service.pid}/fd")
+        with Asking(service.address) as asking:
+            with no_more_fds(service.pid):
+                victim = service.workers()[0]
+                processes.kill(victim)
+                text = r"worker 0: it could not be started: Too many open files"
+                service.output.wait(text, 20.0)
+                asking.more()
+                processes.kill(logger_of(service))
+                service.output.wait("the logger could not be started: Too many", 20.0)
+                asking.more()
+            service.output.wait("the logger was replaced", 20.0)
+            service.wait_workers(lambda workers: workers.get(0, victim) != victim)
+            asking.more()
+            with no_more_fds(service.pid):
+                processes.kill(dispatcher_of(service))
+                service.output.wait("there is no dispatcher: Too many open files", 20.0)
+            service.output.wait("the dispatcher was replaced", 20.0)
+            asking.more()
+        # The first victim held one in its hand, the dispatcher what it had accepted.
+        assert len(asking.errors) <= 2, asking.errors
+        wait_until(lambda: len(os.listdir(f"/proc/{service.pid}/fd")) == len(before), 10.0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dispatcher_without_descriptors(kind: str) -> None:
+    with Service("faulty:serve", "-i", "2", "--dispatcher", kind, cwd=APPS) as service:
+        with Asking(service.address) as asking:
+            asking.more()
+            with no_more_fds(dispatcher_of(service)):
+                service.output.wait("accepting failed: EMFILE", 20.0)
+            asking.more()
+        assert asking.errors == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_worker_without_descriptors(kind: str) -> None:
+    """It takes what it has no room for not at all: others do."""
+    with Service("faulty:serve", "-i", "2", "--dispatcher", kind, cwd=APPS) as service:
+        with Asking(service.address) as asking:
+            asking.more()
+            with no_more_fds(service.workers()[0]):
+                asking.more(100)
+            asking.more(100)
+        assert asking.errors == []
+
+
+def pids_file() -> tuple[str, str]:
+    return ("pids", "pids.max")
+
+
+def test_an_app_that_takes_all_processes() -> None:
+    """EAGAIN for every fork in the cgroup."""
+    with cgroup(*pids_file()) as group:
+        with group.inside():
+            service = Service("faulty:serve", "-i", "2", cwd=APPS)
+        with service:
+            group.write("pids.max", int(group.read("pids.current")) + 20)
+            with Asking(service.address) as asking:
+                asking.more()
+                taken = asked(service.address, "fork 1000")
+                assert 0 < taken <= 20
+                bomber, other = (service.workers()[slot] for slot in (0, 1))
+                if processes_of_group(bomber) < taken:
+                    bomber, other = other, bomber
+                processes.kill(other)
+                told = service.output.wait(
+                    r"worker (\d): it could not be started: Resource temporarily unavailable", 20.0
+                )
+                again = len(service.output.lines)
+                service.output.wait(f"worker {told[1]}: it could not be started", 20.0, again)
+                asking.more()
+                processes.kill(bomber)  # its children go with its group: there is room again
+                service.wait_workers(
+                    lambda workers: len(workers) == 2 and not {bomber, other} & {*workers.values()}
+                )
+                asking.more()
+            assert len(asking.errors) <= 2, asking.errors
+
+
+def asked(address: str, said: str) -> int:
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(f"{said}\n".encode())
+        return int(connection.makefile().read().split()[2])
+
+
+def processes_of_group(leader: int) -> int:
+    """How many are in the process group that a worker leads."""
+    found = 0
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.getpgid(int(name)) == leader:
+                found += 1
+    return found
