@@ -122,7 +122,13 @@ class House:
         self.rig.dispatcher = DispatcherHandle.inherit(control, old.pid, kind=old.kind)
         old.close()
         self.rig.events.clear()
-        return self.rig.event(ControlKind.STARTED)
+        wait_readable(self.rig.dispatcher.fileno(), "STARTED")
+        started, *events = self.rig.dispatcher.receive()
+        assert started.kind == ControlKind.STARTED
+        # Nothing was asked yet: what the dead one asked for is not answered here.
+        assert all(event.sequence == 0 for event in events)
+        self.rig.events.extend(events)
+        return started
 
     def started(self) -> int:
         """Heirs of all time."""
