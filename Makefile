@@ -47,7 +47,7 @@ accept: $(VENV)/built
 	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
 
 chaos: $(VENV)/built
-	$(BIN)/python -m tests.chaos --mutants
+	$(BIN)/python -m tests.chaos --together --mutants
 
 soak: $(VENV)/built
 	$(BIN)/python -m tests.chaos --full --mutants --markdown docs/reliability.md

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.chaos import report
-from tests.chaos.beside import run_mutants, to_json
+from tests.chaos.beside import may_run_together, run_mutants, run_together, to_json
 from tests.chaos.kit import MUTANTS, Scenario
 from tests.chaos.runner import Outcome, load_scenarios, run_scenario
 
@@ -20,6 +20,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--mutant", choices=sorted(MUTANTS), help="run with something broken")
     parser.add_argument(
         "--mutants", action="store_true", help="then each scenario once more, short, with its own"
+    )
+    parser.add_argument(
+        "--together", action="store_true", help="those that measure no times two at once (short)"
     )
     parser.add_argument("--dispatcher", choices=["c", "python"], default="c")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table into FILE")
@@ -37,10 +40,13 @@ def chosen(only: list[str] | None) -> list[Scenario]:
 
 
 def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator[Outcome]:
+    together = [each for each in scenarios if options.together and may_run_together(each)]
+    yield from run_together(together, options.dispatcher)
     for each in scenarios:
-        yield run_scenario(
-            each, full=options.full, mutant=options.mutant or "", dispatcher=options.dispatcher
-        )
+        if each not in together:
+            yield run_scenario(
+                each, full=options.full, mutant=options.mutant or "", dispatcher=options.dispatcher
+            )
     if options.mutants:
         yield from run_mutants([each for each in scenarios if each.mutant], options.dispatcher)
 
@@ -48,6 +54,8 @@ def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator
 def main() -> int:
     options = arguments()
     scenarios = chosen(options.only)
+    if options.together and (options.full or options.mutant):
+        raise SystemExit("--together is for the short run without a mutant")
     if options.list:
         for each in scenarios:
             print(f"{each.name:<24} {each.title}{f'  [{each.mutant}]' if each.mutant else ''}")

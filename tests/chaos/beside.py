@@ -1,7 +1,8 @@
-"""Runs with a mutant, several at a time, each by a process of its own.
+"""Scenarios several at a time, each in a process of its own, where times are not what is judged.
 
-A scenario is run alone, for its times. With a mutant only one thing matters, that the check breaks
-which is meant to, and a busy machine breaks no other in its place.
+With a mutant only one thing matters: that the check breaks which is meant to, and a busy machine
+breaks no other in its place. Of the scenarios themselves those may run together that count and
+compare, and measure nothing in milliseconds; the others run alone.
 """
 
 from __future__ import annotations
@@ -16,18 +17,30 @@ from dataclasses import asdict
 from tests.chaos.kit import Result, Scenario
 from tests.chaos.runner import LIMITS, RAN, Outcome
 
-AT_ONCE = 3
+TOGETHER = ("kill-", "reload-")
+ALONE = ("kill-dispatcher",)
+SCENARIOS_AT_ONCE, MUTANTS_AT_ONCE = 2, 3
+
+
+def may_run_together(scenario: Scenario) -> bool:
+    return scenario.name.startswith(TOGETHER) and scenario.name not in ALONE
+
+
+def run_together(scenarios: Sequence[Scenario], dispatcher: str) -> Iterator[Outcome]:
+    """In their order."""
+    with ThreadPoolExecutor(SCENARIOS_AT_ONCE) as pool:
+        yield from pool.map(lambda each: _run(each, "", dispatcher), scenarios)
 
 
 def run_mutants(scenarios: Sequence[Scenario], dispatcher: str) -> Iterator[Outcome]:
-    """Each scenario that has a mutant, with it; in their order."""
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        yield from pool.map(lambda each: _run(each, dispatcher), scenarios)
+    """Each with its mutant, in their order."""
+    with ThreadPoolExecutor(MUTANTS_AT_ONCE) as pool:
+        yield from pool.map(lambda each: _run(each, each.mutant, dispatcher), scenarios)
 
 
-def _run(scenario: Scenario, dispatcher: str) -> Outcome:
+def _run(scenario: Scenario, mutant: str, dispatcher: str) -> Outcome:
     command = [sys.executable, "-m", "tests.chaos", "--dispatcher", dispatcher, "--as-json"]
-    command += ["--only", scenario.name, "--mutant", scenario.mutant]
+    command += ["--only", scenario.name, *(["--mutant", mutant] if mutant else [])]
     limit = LIMITS[False] + 60
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -35,17 +48,17 @@ def _run(scenario: Scenario, dispatcher: str) -> Outcome:
         except subprocess.TimeoutExpired:
             process.kill()
             said = process.communicate()[0]
-    return from_json(scenario, said)
+    return from_json(scenario, mutant, said)
 
 
 def to_json(outcome: Outcome) -> str:
     return json.dumps({"result": asdict(outcome.result), "seconds": outcome.seconds})
 
 
-def from_json(scenario: Scenario, said: str) -> Outcome:
+def from_json(scenario: Scenario, mutant: str, said: str) -> Outcome:
     """The last line; one that said nothing has not run to its end."""
     try:
         told = json.loads(said.splitlines()[-1])
-    except (IndexError, ValueError):
-        return Outcome(scenario, Result(checks={RAN: False}), 0.0, scenario.mutant)
-    return Outcome(scenario, Result(**told["result"]), told["seconds"], scenario.mutant)
+        return Outcome(scenario, Result(**told["result"]), told["seconds"], mutant)
+    except (IndexError, ValueError, KeyError):
+        return Outcome(scenario, Result(checks={f"{RAN}: {said[-300:]}": False}), 0.0, mutant)

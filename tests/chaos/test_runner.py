@@ -78,9 +78,9 @@ def test_a_mutant_with_a_check_of_its_own_must_break_that() -> None:
 
 def test_a_mutant_in_another_process_is_told_whole() -> None:
     found = outcome(Result({"kills": 3}, {"no orphan": False}), "leaky-fds")
-    again = from_json(found.scenario, "noise\n" + to_json(found))
+    again = from_json(found.scenario, "leaky-fds", "noise\n" + to_json(found))
     assert (again.result, again.seconds) == (found.result, found.seconds)
-    assert not from_json(scenario(Result(), "leaky-fds"), "Traceback").good
+    assert not from_json(found.scenario, "leaky-fds", "Traceback").good
 
 
 def test_a_mutant_is_on_for_its_run_only() -> None:
