@@ -9,6 +9,7 @@ import pytest
 
 from rrdispatch import _core
 
+from .heirs import House
 from .rig import Rig, rig
 
 KINDS = ["c", "python"] if _core.dispatcher_program() else ["python"]
@@ -30,6 +31,14 @@ def dispatcher(kind: str) -> Iterator[Rig]:
     with rig(kind) as made:
         made.settings()
         yield made
+
+
+@pytest.fixture
+def house(dispatcher: Rig, tmp_path: Path) -> Iterator[House]:
+    """That dispatcher, with a primary that may die."""
+    made = House(dispatcher, tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=["inet", "inet6", "unix"])

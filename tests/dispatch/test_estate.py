@@ -7,10 +7,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from rrdispatch._core.layout import AppTag, ControlKind, Inherit, State, WorkerTag
 from rrdispatch.errors import DispatcherError
@@ -20,14 +17,6 @@ from .rig import Rig, answer_of
 from .workers import LIMIT, wait_readable
 
 K = ControlKind
-
-
-@pytest.fixture
-def house(dispatcher: Rig, tmp_path: Path) -> Iterator[House]:
-    """The dispatcher with a primary that may die."""
-    made = House(dispatcher, tmp_path)
-    yield made
-    made.close()
 
 
 def keep(rig: Rig, tag: int, fds: list[int], worker: int = 0) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,17 +12,8 @@ from rrdispatch._core.layout import ControlKind, heir_command
 from rrdispatch.dispatch.heirs import parse
 
 from .heirs import LONG, House, memory
-from .rig import Rig
 
 K = ControlKind
-
-
-@pytest.fixture
-def house(dispatcher: Rig, tmp_path: Path) -> Iterator[House]:
-    """The dispatcher with a primary that may die."""
-    made = House(dispatcher, tmp_path)
-    yield made
-    made.close()
 
 
 GOOD = heir_command("/bin/true", "/", ["true", "x"], {"A": "1", "B": ""})

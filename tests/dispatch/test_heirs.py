@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from .rig import MS, SECOND, Rig, answer_of
 from .workers import wait_readable
 
 K = ControlKind
-
-
-@pytest.fixture
-def house(dispatcher: Rig, tmp_path: Path) -> Iterator[House]:
-    """The dispatcher with a primary that may die."""
-    made = House(dispatcher, tmp_path)
-    yield made
-    made.close()
 
 
 def gone(pidfd: int) -> None:
