@@ -98,7 +98,7 @@ def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
     out.want(wrong.all, Wanted.GONE)
     if right.keep is None and wrong.keep is not None and wrong.keep.state is State.READY:
         out.want([wrong.keep], Wanted.SERVE)
-    crowded = wrong.keep is not None and _crowded(workers, view.generation)
+    crowded = (wrong.keep is not None or view.serves) and _crowded(workers, view.generation)
     if right.vacant and not crowded and not slot.errored and _may_start(view, slot):
         out.spawns.append((slot.index, view.generation, due(view, slot)))
 
@@ -130,7 +130,7 @@ def _reload(view: View, reload: Reload, out: Wish) -> None:
         _old(reload, new, old, out)
         if new.keep is not None and new.vacant:
             out.spawns.append((slot.index, reload.generation, due(view, slot)))
-        elif old.keep is not None and _crowded(workers, view.generation):
+        elif (old.keep is not None or view.serves) and _crowded(workers, view.generation):
             continue
         elif not new.all and old.vacant and _fill_with_old(reload, slot):
             out.spawns.append((slot.index, view.generation, due(view, slot)))
@@ -177,7 +177,7 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
 
 
 def _crowded(workers: Sequence[Worker], generation: int) -> bool:
-    """One more of this generation would make three in the slot."""
+    """One more of this generation would make three in the slot; allowed only if nobody serves."""
     return len({worker.generation for worker in workers if worker.alive} | {generation}) > 2
 
 

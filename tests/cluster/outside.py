@@ -40,6 +40,9 @@ class Process:
     removed: bool = False
 
 
+FIRST = Process(0, 0, 1)
+
+
 @dataclass
 class Outside:
     """Carries out actions by noting what may come of them: ``outcomes``, told when a rule says."""
@@ -131,7 +134,10 @@ class Outside:
         assert action.generation not in self.withdrawn
         booting = [w for w in view.workers.values() if w.state is State.STARTING]
         assert sum(not w.said_ready for w in booting) <= view.rules.boot_at_once
-        if action.generation != view.generation:
+        alive = [p for p in self.processes.values() if p.alive]
+        three = {p.generation for p in alive if p.slot == action.slot} | {action.generation}
+        assert len(three) <= 2 or not any(p.serves for p in alive)
+        if action.generation > max(p.generation for p in [*self.processes.values(), FIRST]):
             known = (view.generation, action.generation)
             strange = [w for w in view.alive if w.generation not in known and not w.live]
             assert not strange, "a third generation begins while the first one leaves"

@@ -8,7 +8,8 @@ import pytest
 
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
-from rrdispatch.cluster.view import Rules
+from rrdispatch.cluster.lifecycle import State, Wanted
+from rrdispatch.cluster.view import Rules, Worker
 from tests.cluster.fake import Bench, Script
 
 
@@ -228,3 +229,21 @@ def test_no_generation_starts_while_an_older_one_than_the_last_drains() -> None:
     token = bench.reload(probation=0.1)
     assert bench.result(token).failure is None
     assert bench.world.clock == pytest.approx(began + 10 + 1.1, abs=0.1)
+
+
+@pytest.mark.parametrize("other", [State.READY, State.STARTING])
+def test_a_slot_never_has_three_generations_while_another_slot_serves(other: State) -> None:
+    bench = Bench(2)
+    view = bench.view
+    view.operation, view.generation, view.last_worker = None, 2, 9
+    view.workers = {
+        1: Worker(1, 1, 1, 0.0, State.STOPPING, Wanted.GONE, asked_at=999.0),
+        2: Worker(2, 1, 3, 0.0, State.STOPPING, Wanted.GONE, asked_at=999.0),
+        3: Worker(3, 0, 2, 999.0, other),
+    }
+    bench.engine.settle()
+    spawned = [spawn.slot for spawn in bench.world.of(act.Spawn)]
+    assert spawned == ([] if other is State.READY else [1])
+    bench.tell(news.Exited(1, "exit code 0"))
+    bench.engine.settle()
+    assert [spawn.slot for spawn in bench.world.of(act.Spawn)] == [1]
