@@ -103,12 +103,13 @@ int rr__inherited(struct rr__dispatcher *d, const struct rr_control *answer, int
     }
 }
 
-/* The asker of these is gone: they are done without an answer, or asked for again by its heir. */
+/* The asker of these is gone: they are done without an answer, or asked for again by its heir. So is a
+ * drain that was answered: nobody knows whether the answer was read. */
 void rr__orphan_requests(struct rr__dispatcher *d)
 {
     for (int i = 0; i < d->slots.used_count; i++) {
         struct rr__worker *worker = d->slots.used[i];
-        if (worker->draining)
+        if (worker->draining || worker->state == RR_STATE_DRAINING)
             worker->draining = RR__ORPHANED;
         if (worker->removing)
             worker->removing = RR__ORPHANED;

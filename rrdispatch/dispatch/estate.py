@@ -10,7 +10,7 @@ import errno
 import os
 from collections.abc import Sequence
 
-from rrdispatch._core.layout import KEPT_FDS, KEPT_TAGS, AppTag, Control, Inherit
+from rrdispatch._core.layout import KEPT_FDS, KEPT_TAGS, AppTag, Control, Inherit, State
 from rrdispatch.dispatch.accepting import Acceptor
 from rrdispatch.dispatch.slots import ORPHANED, Slots, Worker
 
@@ -58,11 +58,11 @@ class Estate:
 
     def orphan(self) -> None:
         """The asker of what waits for its answer is dead: it is done without one, or asked for
-        again.
+        again. So is a drain that was answered: nobody knows whether the answer was read.
         """
         self._acceptor.orphan()
         for worker in self._slots.workers.values():
-            if worker.draining is not None:
+            if worker.draining is not None or worker.state == State.DRAINING:
                 worker.draining = ORPHANED
             if worker.removing is not None:
                 worker.removing = ORPHANED

@@ -9,6 +9,8 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
+
 from rrdispatch._core.layout import AppTag, ControlKind, Inherit, State, WorkerTag
 from rrdispatch.errors import DispatcherError
 
@@ -243,7 +245,9 @@ def test_a_drain_is_asked_for_again(house: House):
     assert rig.stats(other).sent == 2
 
 
-def test_what_a_drain_has_moved_is_told_to_who_asks_later(house: House):
+@pytest.mark.parametrize("answered", [True, False])
+def test_what_a_drain_has_moved_is_told_to_who_asks_later(house: House, answered: bool):
+    """Also if it was told to who is dead: it may not have read that."""
     rig = house.rig
     rig.listen()
     (worker,) = rig.add()
@@ -251,7 +255,9 @@ def test_what_a_drain_has_moved_is_told_to_who_asks_later(house: House):
     rig.accepted(2)
     rig.add(process=True)
     house.expect()
-    rig.request(K.WORKER_DRAIN, worker=worker.id)
+    drain = rig.request(K.WORKER_DRAIN, worker=worker.id)
+    if answered:
+        assert rig.answer(drain).values[0] == 2
     house.die()
     answer_of(rig.clients)
     house.succeed()
