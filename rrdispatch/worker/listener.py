@@ -13,6 +13,7 @@ import os
 import select
 import socket
 import struct
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ SHORTEST_PAUSE = 0.01
 LONGEST_PAUSE = 1.0
 _MOST_REFUSED = 100
 GREEDY = mutants.enabled("batch-16")
+_opening = threading.Lock()
 
 
 class ListenerClosed(OSError):
@@ -148,7 +150,7 @@ class Listener(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """The next connection and its peer's address, waiting as the socket's timeout says."""
         if self._wake is None and self.gettimeout() != 0:
-            self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            self._open_wake()
         self._listening()
         if self._held:
             connection = self._held.popleft()
@@ -159,6 +161,12 @@ class Listener(socket.socket):
             self._held.extend(others)
             connection = first
         return connection, self._address(connection)
+
+    def _open_wake(self) -> None:
+        with _opening:
+            # Two threads may come at once: one that waited on a lost one would never be woken.
+            if self._wake is None:
+                self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
 
     def _accept(self) -> tuple[int, Any]:
         """The bare descriptor; its end can't be seen, so it counts as closed."""
