@@ -82,6 +82,8 @@ struct rr__worker {
     uint64_t taken;      /* messages that it took itself */
     /* stall, take-back, drain */
     uint64_t taken_seen, progress_ns; /* when it took something last, or had nothing to take */
+    uint64_t progress_then;           /* the dispatcher's, at that moment */
+    uint8_t progressed;               /* at the look of this moment */
     uint64_t stalled_ns, taken_at_stall, odd_received, odd_given;
     int reclaimer;       /* index of the one at work for it, or -1 */
     uint32_t remove_sequence, drain_sequence;
@@ -183,6 +185,7 @@ struct rr__dispatcher {
     int collected_count;
 
     uint64_t watch_ns, reap_ns;        /* 0 = nothing to watch */
+    uint64_t progress;                 /* connections that were seen to be taken, by anybody */
     int wanting;                       /* somebody's queue is to be taken back */
     uint64_t accepted, sent, moved, accept_errors, lost, abandoned, rounds;
 

@@ -3,7 +3,9 @@
 #include "dispatcher.h"
 
 #define INTERVAL_MOST (10 * RR__MS)
-#define IDLE_PATIENCE 5 /* times stall_timeout */
+#define IDLE_PATIENCE 5   /* times stall_timeout */
+#define STUCK_PATIENCE 20 /* the same while no other queue is empty */
+#define STUCK_TAKES 8     /* by each of the others meanwhile */
 
 void rr__watch_soon(struct rr__dispatcher *d, uint64_t when)
 {
@@ -67,6 +69,19 @@ void rr__watch_stalled(struct rr__dispatcher *d)
     }
 }
 
+/* What everybody took, as the looks see it: the measure of who takes nothing. */
+static void note_progress(struct rr__dispatcher *d, struct rr__worker *worker)
+{
+    worker->progressed = worker->taken != worker->taken_seen || (!worker->stalled && !worker->queued);
+    if (!worker->progressed)
+        return;
+    if (worker->taken > worker->taken_seen)
+        d->progress += worker->taken - worker->taken_seen;
+    worker->taken_seen = worker->taken;
+    worker->progress_ns = d->now;
+    worker->hung = 0;
+}
+
 /* Hung: something waits, connection or probe, and it took nothing for heartbeat_timeout. Idle is not
  * hung, nor is one that works off a long queue. */
 static void look_for_hung(struct rr__dispatcher *d, struct rr__worker *worker)
@@ -74,11 +89,6 @@ static void look_for_hung(struct rr__dispatcher *d, struct rr__worker *worker)
     uint64_t limit = d->settings.heartbeat_timeout;
     int alive = worker->state != RR_STATE_DEAD && worker->state != RR_STATE_STARTING;
 
-    if (worker->taken != worker->taken_seen || (!worker->stalled && !worker->queued)) {
-        worker->taken_seen = worker->taken;
-        worker->progress_ns = d->now;
-        worker->hung = 0;
-    }
     if (!limit || !alive || worker->hung || (!worker->stalled && !worker->queued))
         return;
     uint64_t since = worker->stalled ? worker->stalled_ns : worker->oldest_ns;
@@ -105,6 +115,17 @@ static int is_overdue(const struct rr__dispatcher *d, const struct rr__worker *w
     return (worker->state == RR_STATE_READY || worker->state == RR_STATE_PARKED) &&
            !worker->stalled && worker->queued > 0 &&
            d->now - worker->oldest_ns > patience(d, worker);
+}
+
+/* While all are busy no queue is ever empty, and what waits for one that is stopped would wait for as
+ * long: it is stuck when each of the others took several while it took none. */
+static int is_stuck(const struct rr__dispatcher *d, const struct rr__worker *worker, int others)
+{
+    uint64_t since = worker->progress_ns > worker->oldest_ns ? worker->progress_ns : worker->oldest_ns;
+
+    return others > 0 && is_overdue(d, worker) &&
+           d->now - since > STUCK_PATIENCE * d->settings.stall_timeout &&
+           d->progress - worker->progress_then >= (uint64_t)STUCK_TAKES * (uint64_t)others;
 }
 
 static void finish_drain(struct rr__dispatcher *d, struct rr__worker *worker)
@@ -137,14 +158,22 @@ static void finish_remove(struct rr__dispatcher *d, struct rr__worker *worker)
         rr__tell(d, &answer);
 }
 
+/* Those in the turn: ready and not stalled. */
+struct crowd {
+    int turning, empty_queues;
+};
+
 /* 1 when it has to be looked at again. */
-static int look_at(struct rr__dispatcher *d, struct rr__worker *worker, int empty_queues)
+static int look_at(struct rr__dispatcher *d, struct rr__worker *worker, const struct crowd *crowd)
 {
     int again = rr__settle(worker);
+    int others = crowd->turning - (worker->state == RR_STATE_READY && !worker->stalled);
 
+    if (worker->progressed)
+        worker->progress_then = d->progress;
     if (worker->stalled)
         look_at_stalled(d, worker);
-    else if (empty_queues > 0 && is_overdue(d, worker))
+    else if (crowd->empty_queues > 0 ? is_overdue(d, worker) : is_stuck(d, worker, others))
         become_stalled(d, worker);
     look_for_hung(d, worker);
     if (rr__reclaim_wanted(d, worker))
@@ -175,7 +204,8 @@ static uint64_t next_look(const struct rr__dispatcher *d, uint64_t oldest)
 
 void rr__watch(struct rr__dispatcher *d)
 {
-    int empty_queues = 0, again = 0;
+    struct crowd crowd = {0};
+    int again = 0;
     uint64_t oldest = UINT64_MAX;
 
     if (!d->watch_ns || d->now < d->watch_ns)
@@ -184,13 +214,16 @@ void rr__watch(struct rr__dispatcher *d)
     for (int i = 0; i < d->slots.used_count; i++) {
         struct rr__worker *worker = d->slots.used[i];
         rr__measure(d, worker);
-        if (worker->state == RR_STATE_READY && !worker->stalled && worker->queued == 0)
-            empty_queues++;
+        note_progress(d, worker);
+        if (worker->state == RR_STATE_READY && !worker->stalled) {
+            crowd.turning++;
+            crowd.empty_queues += worker->queued == 0;
+        }
         if (!worker->stalled && worker->oldest_ns < oldest)
             oldest = worker->oldest_ns;
     }
     for (int i = d->slots.used_count - 1; i >= 0; i--)
-        again |= look_at(d, d->slots.used[i], empty_queues);
+        again |= look_at(d, d->slots.used[i], &crowd);
     if (again)
         rr__watch_soon(d, next_look(d, oldest));
 }

@@ -90,6 +90,8 @@ class Worker:
     taken_at_stall: int = 0
     taken_seen: int = 0
     progress_ns: int = 0
+    progress_then: int = 0
+    progressed: bool = False
     hung: bool = False
     # sequences of requests that wait for their answer, or ORPHANED
     draining: int | None = None

@@ -15,6 +15,8 @@ from rrdispatch.dispatch.talk import Talk
 
 LOOK_MOST = 10 * MS
 IDLE_PATIENCE = 5  # times stall_timeout
+STUCK_PATIENCE = 20  # the same while no other queue is empty
+STUCK_TAKES = 8  # by each of the others meanwhile
 _WATCHED = (State.READY, State.PARKED)
 
 
@@ -28,6 +30,7 @@ class Watch:
         self._talk = talk
         self._null = null
         self._due = 0
+        self._progress = 0
 
     def soon(self) -> None:
         """Look at the next opportunity."""
@@ -51,23 +54,28 @@ class Watch:
         workers = list(self._slots.workers.values())
         for worker in workers:
             worker.measure()
-        empty = sum(
-            1
-            for one in workers
-            if one.state == State.READY and not one.stalled_ns and not one.queued
-        )
-        again = [self._look_at(worker, now, empty) for worker in workers]
+            self._note_progress(worker, now)
+        turning = [one for one in workers if one.state == State.READY and not one.stalled_ns]
+        again = [self._look_at(worker, now, turning) for worker in workers]
         left = self._slots.workers.values()
         self._reclaims.wanting = [one for one in left if one.queued and self._reclaims.wanted(one)]
         return min((when for when in again if when), default=0)
 
-    def _look_at(self, worker: Worker, now: int, empty: int) -> int:
+    def _note_progress(self, worker: Worker, now: int) -> None:
+        """What everybody took, as the looks see it: the measure of who takes nothing."""
+        taken = worker.taken()
+        worker.progressed = taken != worker.taken_seen or not worker.queued
+        if worker.progressed:
+            self._progress += max(0, taken - worker.taken_seen)
+            worker.taken_seen, worker.progress_ns, worker.hung = taken, now, False
+
+    def _look_at(self, worker: Worker, now: int, turning: list[Worker]) -> int:
         """Judge one; when to look at it again (0: no need)."""
-        if worker.taken() != worker.taken_seen or not worker.queued:
-            worker.taken_seen, worker.progress_ns, worker.hung = worker.taken(), now, False
+        if worker.progressed:
+            worker.progress_then = self._progress
         if worker.stalled_ns:
             self._look_at_stalled(worker, now)
-        elif empty and self._overdue(worker, now):
+        elif self._overdue(worker, now) and self._should_move(worker, now, turning):
             self._stall(worker, now)
         self._look_for_hung(worker, now)
         idle = not worker.queued and not self._reclaims.busy(worker)
@@ -98,6 +106,19 @@ class Watch:
             worker.state in _WATCHED
             and worker.waiting > 0
             and now - worker.oldest_ns > self._patience(worker)
+        )
+
+    def _should_move(self, worker: Worker, now: int, turning: list[Worker]) -> bool:
+        """Somebody's queue is empty; or all are busy, and each of the others took several while it
+        took none: what waits for one that is stopped would wait for as long.
+        """
+        if not all(one.queued for one in turning):
+            return True
+        others = sum(one is not worker for one in turning)
+        since = max(worker.progress_ns, worker.oldest_ns)
+        stuck = now - since > STUCK_PATIENCE * self._slots.settings.stall_timeout
+        return (
+            bool(others) and stuck and self._progress - worker.progress_then >= STUCK_TAKES * others
         )
 
     def _patience(self, worker: Worker) -> int:

@@ -91,6 +91,30 @@ def test_a_stopped_worker_is_passed_over_and_its_queue_moved(dispatcher: Rig):
     assert after == {"0": 10, "1": 10}
 
 
+def test_who_takes_nothing_while_the_others_are_busy_is_moved_away_from_too(dispatcher: Rig):
+    """No queue is ever empty then; what waits for one that is stopped must not wait for ever."""
+    dispatcher.settings(stall=5 * MS, queue_limit=4)
+    dispatcher.listen()
+    stuck, busy = dispatcher.add(2)
+    clients = dispatcher.connect_many(8)
+    dispatcher.accepted(8)
+    assert (stuck.pending(), busy.pending()) == (4, 4)
+    began = dispatcher.ping().now
+    dispatcher.until(lambda: dispatcher.ping().now - began > 300 * MS)
+    assert dispatcher.count(ControlKind.STALLED) == 0, "nobody took anything: nobody is to blame"
+    while not dispatcher.count(ControlKind.STALLED):
+        busy.take().answer()
+        clients.append(dispatcher.connect())
+        dispatcher.until(lambda: busy.pending() == 4)
+        assert len(clients) < 500
+    assert len(clients) >= 8 + 8, "one that took is to take several before others are judged"
+    assert dispatcher.event(ControlKind.STALLED).worker == stuck.id
+    for _ in clients[len(busy.taken) :]:
+        busy.take().answer()
+    assert answer_of(clients) == ["1"] * len(clients)
+    assert dispatcher.stats(stuck).moved_away == 4
+
+
 def test_a_worker_that_goes_on_in_the_middle_answers_exactly_once(dispatcher: Rig):
     """Dispatcher and worker take from the same queue at the same time."""
     dispatcher.settings(stall=STALL, queue_limit=69)
