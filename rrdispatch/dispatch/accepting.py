@@ -26,7 +26,7 @@ from rrdispatch.dispatch.talk import Talk
 
 SECOND = 1000 * MS
 PAUSE_FIRST = 10 * MS
-FULL_RETRY = MS
+FULL_RETRY_MOST = 10 * MS
 
 # Errors of the connection that was to be accepted: the next one may be good.
 NEXT = frozenset(
@@ -81,6 +81,7 @@ class Acceptor:
         self._sender = sender
         self._talk = talk
         self._first = 0
+        self._full_ns = 0
         self._full_told = False
         self._full_told_ns = -SECOND
 
@@ -118,7 +119,7 @@ class Acceptor:
     def _become_full(self, now: int) -> None:
         if self.full:
             return
-        self.full = True
+        self.full, self._full_ns = True, now
         for listener in self.listeners:
             self._disarm(listener)
         if now - self._full_told_ns >= SECOND:
@@ -324,9 +325,13 @@ class Acceptor:
             self._talk.answer(listener.closing, 0, (listener.accepted,))
             listener.closing = None
 
+    def _full_retry(self, now: int) -> int:
+        """Room shows itself by a timer only; the longer none was, the less often it is worth it."""
+        return max(MS, min((now - self._full_ns) // 16, FULL_RETRY_MOST))
+
     def look(self, now: int) -> int:
         """Ends pauses and closes whose time has come; when to look again (0: no need)."""
-        due = [now + FULL_RETRY] if self.full and self._hopeful() else []
+        due = [now + self._full_retry(now)] if self.full and self._hopeful() else []
         for listener in self.listeners:
             if not listener.open:
                 continue
