@@ -13,7 +13,7 @@
 #include "../ledger.h"
 #include "check.h"
 
-enum { WRITERS = 4, EACH = 5000 };
+enum { WRITERS = 4, EACH = 20000 };
 
 static char path[] = "/tmp/rr-test-ledger-XXXXXX";
 
@@ -42,8 +42,12 @@ static const struct rr_ledger_entry *entry(uint64_t at)
     return (const struct rr_ledger_entry *)((const char *)rr__ledger + RR_LEDGER_HEAD_SIZE) + at;
 }
 
+static int gate[2]; /* all begin when its writing end is closed */
+
 static void *append(void *first)
 {
+    char nothing;
+    CHECK_EQUAL(read(gate[0], &nothing, 1), 0);
     for (uint64_t i = 0; i < EACH; i++)
         rr_ledger_note(RR_LEDGER_DONE, (uint64_t)(uintptr_t)first + i, 1);
     return NULL;
@@ -68,28 +72,33 @@ static void threads_and_processes_append_at_once(void)
     pid_t children[WRITERS];
 
     make_and_open(1 + 2 * WRITERS * EACH);
+    CHECK_EQUAL(pipe2(gate, O_CLOEXEC), 0);
     for (int i = 0; i < WRITERS; i++) {
         children[i] = fork();
         if (children[i] == 0) {
+            close(gate[1]);
             append((void *)(uintptr_t)((WRITERS + i) * EACH));
             _exit(0);
         }
     }
     for (int i = 0; i < WRITERS; i++)
         CHECK_EQUAL(pthread_create(&threads[i], NULL, append, (void *)(uintptr_t)(i * EACH)), 0);
+    close(gate[1]);
     for (int i = 0; i < WRITERS; i++) {
         pthread_join(threads[i], NULL);
         waitpid(children[i], NULL, 0);
     }
     each_once();
+    close(gate[0]);
     CHECK_EQUAL(rr_ledger_close(), 0);
 }
 
 static void a_full_one_counts(void)
 {
     make_and_open(10);
-    append(NULL);
-    CHECK_EQUAL(rr__ledger->next, 1 + EACH);
+    for (uint64_t i = 0; i < 100; i++)
+        rr_ledger_note(RR_LEDGER_DONE, i, 1);
+    CHECK_EQUAL(rr__ledger->next, 101);
     CHECK_EQUAL(entry(9)->event, RR_LEDGER_DONE);
     CHECK_EQUAL(rr_ledger_close(), 0);
 }

@@ -47,7 +47,7 @@ def core(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture
 def path(tmp_path: Path) -> str:
     made = str(tmp_path / "ledger")
-    ledger.create(made, 200_000)
+    ledger.create(made, 400_000)
     return made
 
 
@@ -123,7 +123,7 @@ def test_what_is_noted_is_read(core: Any, path: str):
 
 def test_four_processes_append_at_once(start: Start, path: str):
     """The C and its twin into one file, as a Python dispatcher and workers with the extension."""
-    plan = [(NAMES[number % len(NAMES)], 20_000 if number % 2 else 3_000) for number in range(4)]
+    plan = [(NAMES[number % len(NAMES)], 50_000 if number % 2 else 3_000) for number in range(4)]
     writers = [start(name, path, count) for name, count in plan]
     for writer in writers:
         writer.begin()
