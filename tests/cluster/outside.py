@@ -206,7 +206,8 @@ class Outside:
 
     def leaves(self, process: Process) -> None:
         process.excused = True
-        self._note_end(process)
+        if self.view.workers[process.id].live:  # else its end is decided already
+            self._note_end(process)
         self.tell(news.Leaves(process.id))
 
     def _note_end(self, process: Process) -> None:
