@@ -31,12 +31,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def chosen(only: list[str] | None) -> list[Scenario]:
+def chosen(only: list[str] | None, full: bool) -> list[Scenario]:
     known = load_scenarios()
     unknown = sorted(set(only or ()) - set(known))
     if unknown:
         raise SystemExit(f"no scenario {', '.join(unknown)}; there are: {', '.join(known)}")
-    return [known[name] for name in only or known]
+    usual = [name for name, each in known.items() if full or not each.long]
+    return [known[name] for name in only or usual]
 
 
 def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator[Outcome]:
@@ -53,7 +54,7 @@ def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator
 
 def main() -> int:
     options = arguments()
-    scenarios = chosen(options.only)
+    scenarios = chosen(options.only, options.full or options.list)
     if options.together and (options.full or options.mutant):
         raise SystemExit("--together is for the short run without a mutant")
     if options.list:

@@ -62,20 +62,21 @@ class Scenario:
     target: str
     run: Callable[[Run], Result]
     mutant: str = ""  # of MUTANTS: must make it fail
+    long: bool = False  # run in the full table or by name only
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    name: str, *, title: str, target: str, mutant: str = ""
+    name: str, *, title: str, target: str, mutant: str = "", long: bool = False
 ) -> Callable[[Callable[[Run], Result]], Callable[[Run], Result]]:
     """Registers one. ``mutant`` names the switch that must make it fail."""
     if mutant and mutant not in MUTANTS:
         raise KeyError(mutant)
 
     def register(run: Callable[[Run], Result]) -> Callable[[Run], Result]:
-        SCENARIOS[name] = Scenario(name, title, target, run, mutant)
+        SCENARIOS[name] = Scenario(name, title, target, run, mutant, long)
         return run
 
     return register

@@ -11,7 +11,10 @@ from tests.chaos.runner import load_scenarios, run_scenario
 pytestmark = [pytest.mark.slow, pytest.mark.chaos, pytest.mark.timeout(200)]
 
 
-@pytest.mark.parametrize("scenario", load_scenarios().values(), ids=lambda each: each.name)
+SHORT = [each for each in load_scenarios().values() if not each.long]
+
+
+@pytest.mark.parametrize("scenario", SHORT, ids=lambda each: each.name)
 def test_it_holds(scenario: Scenario) -> None:
     outcome = run_scenario(scenario)
     print(report.line(outcome))
