@@ -181,7 +181,8 @@ class Settings:
     watch: bool = setting(False, Kind.SWITCH, "Reload when a Python file changes (development).")
     watch_paths: tuple[str, ...] = setting(
         (), Kind.LIST,
-        "Watched instead of the working directory, for files of any kind. Repeatable.",
+        "Watched instead of the working directory, for files of any kind but logs, pid files, "
+        "sockets, databases and what the service itself writes to. Repeatable.",
         flags=("--watch-path",), metavar="PATH",
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from rrdispatch import _core
@@ -48,7 +48,8 @@ class Watching:
         self._part = b""
         self._reaped = False
         chosen = [os.path.join(cwd, folder) for folder in folders]
-        self._start(["all", *chosen] if chosen else ["python", cwd])
+        which = "all" if chosen else "python"
+        self._start([which, ",".join(written_to()), *(chosen or [cwd])])
         self._loop.add_reader(self._pipe, self._readable)
         self._loop.add_reader(self._pidfd, self._exited)
 
@@ -108,3 +109,13 @@ class Watching:
         os.close(self._pidfd)
         os.close(self._pipe)
         self._lifeline.close()
+
+
+def written_to() -> list[str]:
+    """The files that our output, and that of the workers, goes to: their changes are our own."""
+    found = []
+    for fd in (1, 2):
+        with suppress(OSError):
+            status = os.fstat(fd)
+            found.append(f"{status.st_dev}:{status.st_ino}")
+    return found

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
+import re
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
+from watchfiles import Change
 
+from rrdispatch.cluster import watch
 from rrdispatch.errors import MissingExtraError
 from tests.cluster.service import app, running, version
+from tests.harness.servers import ROOT, rrdispatch_command, wait_until
 
 
 def test_a_changed_file_is_a_reload_and_a_broken_one_is_told(tmp_path: Path) -> None:
@@ -25,6 +32,14 @@ def test_a_changed_file_is_a_reload_and_a_broken_one_is_told(tmp_path: Path) -> 
     asyncio.run(main())
 
 
+APP_THAT_PRINTS = """
+def serve(listener):
+    print("serving")
+    while True:
+        listener.accept()[0].close()
+"""
+
+
 async def touched_until(event: object, path: Path, text: str) -> None:
     """Nobody says when a watcher has begun to watch: write until it has seen it."""
     task = asyncio.ensure_future(event)  # type: ignore[call-overload]
@@ -32,6 +47,50 @@ async def touched_until(event: object, path: Path, text: str) -> None:
         path.write_text(text)  # noqa: ASYNC240
         await asyncio.wait([task], timeout=2.0)
     await task
+
+
+def test_what_the_service_itself_writes_is_no_change(tmp_path: Path) -> None:
+    """Its log lies in the folder that is watched, and every reload writes to it."""
+    app(tmp_path, APP_THAT_PRINTS)
+    log = tmp_path / "output.txt"
+    command = rrdispatch_command(
+        "run", "app:serve", "-i", "1", "--bind", "127.0.0.1:0", "--watch", "--watch-path", "."
+    )
+    with log.open("wb") as out:
+        popen = subprocess.Popen(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "ready after" in log.read_text(), 30.0)
+
+        def seen() -> bool:
+            (tmp_path / "data.json").write_text(str(time.monotonic()))
+            return "data.json has changed" in log.read_text()
+
+        wait_until(seen, 30.0, "other files of any kind count")
+        wait_until(lambda: "reloaded in" in log.read_text(), 30.0)
+        (tmp_path / "app.log").write_text("a line")
+        (tmp_path / "app.log.1").write_text("a line")
+        (tmp_path / "last.json").write_text("1")
+        wait_until(lambda: "last.json has changed" in log.read_text(), 30.0)
+        changed = set(re.findall(r"reload: .*/(\S+) has changed", log.read_text()))
+        assert changed <= {"data.json", "last.json"}
+    finally:
+        popen.terminate()
+        assert popen.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("a.py", True), ("a.html", True), ("catalog", True), ("blog.md", True), ("a.log.py", True),
+        ("a.log", False), ("a.log.3", False), ("a.log.3.gz", False), ("app.pid", False),
+        ("app.sock", False), ("db.sqlite3-wal", False), ("a.pyc", False),
+    ],
+)  # fmt: skip
+def test_which_files_count(name: str, counts: bool) -> None:
+    assert watch.chosen("all", "")(Change.modified, f"/folder/{name}") == counts
 
 
 def test_without_watchfiles_it_says_what_to_install(
