@@ -40,8 +40,10 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 demo: $(VENV)/built
 	$(BIN)/python tools/demo.py
 
+# What counts and measures comes alone, one after the other; all else side by side.
 test: $(VENV)/built
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m "not slow and not chaos"
+	$(BIN)/python -m pytest -m "slow and not chaos"
 
 accept: $(VENV)/built
 	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
