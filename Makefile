@@ -55,7 +55,7 @@ soak: $(VENV)/built
 	$(BIN)/python -m tests.chaos --full --mutants --markdown docs/reliability.md
 
 quick: $(VENV)/built
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not chaos"
 
 check: $(VENV)/built
 	$(BIN)/python -m ruff check .
