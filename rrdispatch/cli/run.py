@@ -7,7 +7,6 @@ supervisor. It must not know how anything is supervised.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -137,13 +136,14 @@ def shown(listener: Mapping[str, Any], scheme: str) -> str:
 
 def warnings(settings: Settings, pid: int) -> list[tuple[str, str]]:
     """(what, hint) of all that works but is hardly meant."""
+    from rrdispatch.cluster import report
+
     found: list[tuple[str, str]] = []
     if pid == 1 and settings.listen and (port := _loopback_port(settings.bind)) is not None:
         what = "listening on loopback only as process 1: nothing outside of this container connects"
         found.append((what, f"--bind 0.0.0.0:{port}"))
-    if settings.dispatcher == "auto" and _without_compiler():
-        what = "the C dispatcher was not built; the Python one costs more CPU per connection"
-        found.append((what, "install a C compiler and reinstall, or say --dispatcher python"))
+    if told := report.fallback(settings):
+        found.append(told)
     return found
 
 
@@ -166,9 +166,3 @@ def _loopback_port(bind: Sequence[str]) -> int | None:
             return None
         ports.append(address.port)
     return ports[0] if ports else None
-
-
-def _without_compiler() -> bool:
-    from rrdispatch import _core
-
-    return sys.platform == "linux" and _core.dispatcher_program() is None

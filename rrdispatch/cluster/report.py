@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
+from rrdispatch import _core
 from rrdispatch.cluster.dispatching import Dispatching
 from rrdispatch.cluster.lifecycle import State
 from rrdispatch.cluster.view import Failure, Reload, Slot, Start, Stop, View, Worker
@@ -29,6 +31,8 @@ def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]
         "policy": settings.policy,
         "generation": view.generation,
         "degraded": view.degraded,
+        "wanted": view.wanted,
+        "serving": len(view.serving),
         "listeners": [
             {"family": listener["family"], "address": str(address_of(listener))}
             for listener in told
@@ -37,6 +41,15 @@ def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]
         "workers": [row for w in view.workers.values() if (row := _worker(view, world, w))],
         "slots": [_slot(view, world, slot) for slot in view.slots.values()],
     }
+
+
+def fallback(settings: Settings) -> tuple[str, str] | None:
+    """(what, hint) if the Python dispatcher has to do where the C one could."""
+    built = sys.platform != "linux" or _core.dispatcher_program() is not None
+    if settings.dispatcher != "auto" or built:
+        return None
+    what = "the C dispatcher was not built; the Python one costs more CPU per connection"
+    return what, "install a C compiler and reinstall, or say --dispatcher python"
 
 
 def state_of(view: View) -> str:

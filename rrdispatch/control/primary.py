@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rrdispatch.cluster import output
+from rrdispatch.cluster import output, report
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control.protocol import MOST_REQUEST
 from rrdispatch.control.server import Connection
@@ -58,7 +58,10 @@ class Primary:
         """Errors of settings and binding are the start's; later ones its ``started``'s."""
         assert self._connection is not None
         try:
-            supervisor = Supervisor(from_values(values), on_event=self._connection.tell)
+            settings = from_values(values)
+            supervisor = Supervisor(settings, on_event=self._connection.tell)
+            if told := report.fallback(settings):
+                supervisor.events.tell("warning", told[0], hint=told[1])
             self._run = asyncio.get_running_loop().create_task(supervisor.run())
             self._supervisor = supervisor
         finally:
