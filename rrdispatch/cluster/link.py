@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from rrdispatch import mutants
 from rrdispatch._core.layout import ControlKind
 from rrdispatch.cluster.handle import wait_end, wait_exit
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle
@@ -22,7 +23,7 @@ from rrdispatch.errors import DispatcherError
 Answered = Callable[[ControlMessage], None]
 
 PING_EVERY = 0.25
-SILENT = 4  # pings in a row without an answer: one second
+SILENT = 12 if mutants.enabled("late-dispatcher") else 4  # pings without an answer: one second
 STARVED = 40  # the same while it is runnable: the machine is busy, not the dispatcher stuck
 
 

@@ -52,6 +52,12 @@ def outcomes(options: argparse.Namespace, scenarios: list[Scenario]) -> Iterator
         yield from run_mutants([each for each in scenarios if each.mutant], options.dispatcher)
 
 
+def left_out(scenarios: list[Scenario], options: argparse.Namespace) -> str:
+    """What a short run does not do shall not look as if it were done."""
+    names = [name for name, each in load_scenarios().items() if each not in scenarios]
+    return "" if options.only or not names else f" In the full run only: {', '.join(names)}."
+
+
 def main() -> int:
     options = arguments()
     scenarios = chosen(options.only, options.full or options.list)
@@ -70,7 +76,7 @@ def main() -> int:
         print(to_json(done[-1]))
         return 0
     text = report.markdown(done, full=options.full)
-    print(f"\n{text}\n\n{report.summary(done)}", flush=True)
+    print(f"\n{text}\n\n{report.summary(done)}{left_out(scenarios, options)}", flush=True)
     if options.markdown:
         report.write_between_markers(options.markdown, text)
     return 0 if all(each.good for each in done) else 1

@@ -26,7 +26,7 @@ BREAKS = {
     "no-rescue": ("lost that were queued", "moved", "given to others"),
     "no-probe": ("takes the probe",),
     "batch-16": ("in hand <= 1.0 per kill",),
-    "late-dispatcher": ("back in",),
+    "late-dispatcher": ("back in", "replaced within"),
 }
 VARIABLE = "RRDISPATCH_MUTANT"
 LIMITS = {False: 120, True: 1200}  # seconds: short, full

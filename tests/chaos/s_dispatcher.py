@@ -81,6 +81,7 @@ def kill_dispatcher(run: Run) -> Result:
     "stop-dispatcher",
     title="SIGSTOP of the dispatcher, 48 clients",
     target="replaced after 1 s of silence; <= 0.1 lost per stop; no listener reset",
+    mutant="late-dispatcher",
 )
 def stop_dispatcher(run: Run) -> Result:
     result, stops, choose = Result(), [], random.Random(7)

@@ -90,6 +90,8 @@ def kill_sync(run: Run) -> Result:
     "kill-wsgi",
     title="SIGKILL a random worker every 100 ms, 48 clients, WSGI with one thread",
     target="0 queued lost; in hand <= 1.0 per kill; 0 hangs",
+    mutant="no-rescue",
+    long=True,
 )
 def kill_wsgi(run: Run) -> Result:
     result, found, kills = kill_in_a_row(run, "probe:wsgi")
