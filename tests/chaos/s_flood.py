@@ -18,7 +18,7 @@ from tests.harness.records import quantile
 from tests.harness.servers import wait_until
 
 QUEUE = 32
-FLAT_KB = 64
+FLAT_KB = 192  # its ring of 120 kB of messages to the primary is touched page by page
 # Until then SYNs are sent again every second. Later ones are 4 s and more apart, and the kernel's
 # timers for that run in bunches of half a second: too many at once for the loopback's queue.
 HOLD = 2.5
