@@ -178,7 +178,7 @@ int rr_gate(int listener)
         BPF_STMT(BPF_RET | BPF_K, 0xffffffffu),
     };
     struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof address;
 
     if (getsockname(listener, (struct sockaddr *)&address, &length) < 0)

@@ -34,7 +34,7 @@ int rr__nonblocking(int fd)
 
 int rr__expect_socket(int fd, int family, int type)
 {
-    struct sockaddr_storage address;
+    struct sockaddr_storage address = {.ss_family = AF_UNSPEC};
     socklen_t length = sizeof address;
     int found = 0;
     socklen_t size = sizeof found;
