@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from tests.chaos.kit import Result, Run, scenario
 from tests.chaos.service import CLIENTS, Target, Ticks, judge, latency, length, pause, target
@@ -32,11 +33,16 @@ def silences(accepted: list[int], moments: Iterable[int]) -> list[float]:
 
 
 def kill(it: Target, number: signal.Signals, choose: random.Random) -> int:
-    """When the dispatcher of the moment was sent it; a moment that its work does not set."""
+    """When the dispatcher of the moment was sent it; a moment that its work does not set.
+
+    0: the one that was told is dead already, and the next is not there yet.
+    """
     pid = it.running.stats()["dispatcher_pid"]
     pause(choose.uniform(0.0, 0.01))
-    processes.kill(pid, number)
-    return time.monotonic_ns()
+    with suppress(ProcessLookupError):
+        processes.kill(pid, number)
+        return time.monotonic_ns()
+    return 0
 
 
 def judge_all(result: Result, it: Target, tally: Tally, kills: int) -> list[int]:
@@ -62,7 +68,7 @@ def kill_dispatcher(run: Run) -> Result:
             load.wait_more(CLIENTS)
             calm = [time.monotonic_ns() for _ in Ticks(EVERY / 5, length(run, 2.0, 10.0))][:-10]
             ticks = Ticks(EVERY, length(run, 5.0, 20.0))
-            kills = [kill(it, signal.SIGKILL, choose) for _ in ticks]
+            kills = [at for _ in ticks if (at := kill(it, signal.SIGKILL, choose))]
             load.wait_more(CLIENTS)
             tally = load.stop()
         replaced = len(it.told("dispatcher-replaced"))

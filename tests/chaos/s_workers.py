@@ -294,12 +294,13 @@ def kill_stop(run: Run) -> Result:
     for _ in range(rounds):
         ledger = new_ledger(run)
         with Service("probe:serve", *options, env=ledger.env) as service:
-            plan = Plan(service.address, count=60, path="/sleep/20", timeout=HANG)
+            victim = service.workers()[0]
+            plan = Plan(service.address, count=60, path="/sleep/40", timeout=HANG)
             load = load_beside(service, plan)
             load.wait_more(1)
             service.send_signal(signal.SIGTERM)
             service.output.wait("stopping", 10.0)
-            processes.kill(service.workers()[0])
+            processes.kill(victim)
             tally = load.finish()
             service.wait()
         one = Result()
