@@ -1,6 +1,6 @@
-"""Builds what pyproject.toml cannot say: the extension module and the dispatcher's executable.
+"""Builds what pyproject.toml cannot say: the extension module, the dispatcher's executable, the shim.
 
-Both are linked from the same sources (``csrc/sources.txt``). Without a C compiler, or without cffi,
+The first two are linked from the same sources (``csrc/sources.txt``). Without a C compiler, or without cffi,
 the build goes on: the package then runs on its pure-Python twin of the core.
 """
 
@@ -18,6 +18,7 @@ from setuptools.errors import CompileError, LinkError, PlatformError
 
 ROOT = Path(__file__).parent.resolve()
 PROGRAM = "rr-dispatcher"
+SHIM = "rr-shim.so"
 FAILURES = (CompileError, LinkError, PlatformError, OSError)
 
 
@@ -39,12 +40,13 @@ BUILDER = load_builder()
 
 
 class BuildCore(build_ext):
-    """Extension first, then the executable; a failure of either leaves the pure core."""
+    """Extension, executable, shim; a failure of the first two leaves the pure core."""
 
     def run(self) -> None:
         try:
             super().run()
             self.build_program()
+            self.build_shim()
         except FAILURES as error:
             self.warn(f"the C core was not built: {error}")
             self.warn("rrdispatch will run its pure-Python core")
@@ -52,12 +54,13 @@ class BuildCore(build_ext):
     def get_outputs(self) -> list[str]:
         """What an installation may list: only what is really there."""
         outputs: list[str] = super().get_outputs()
-        return [path for path in [*outputs, str(self.program_path())] if Path(path).exists()]
+        ours = [str(self.target_path(name)) for name in (PROGRAM, SHIM)]
+        return [path for path in [*outputs, *ours] if Path(path).exists()]
 
-    def program_path(self) -> Path:
+    def target_path(self, name: str) -> Path:
         """Beside the extension module, in the build directory or in the source tree."""
         base = ROOT if self.inplace else Path(self.build_lib)
-        return base / "rrdispatch" / "_core" / PROGRAM
+        return base / "rrdispatch" / "_core" / name
 
     def build_program(self) -> None:
         if BUILDER is None:
@@ -69,11 +72,31 @@ class BuildCore(build_ext):
             include_dirs=["csrc"],
             extra_postargs=["-std=gnu11", "-O2", "-fvisibility=hidden"],
         )
-        target = self.program_path()
+        target = self.target_path(PROGRAM)
         target.parent.mkdir(parents=True, exist_ok=True)
         # A dispatcher that runs keeps its file busy: replace it, never write into it.
         self.compiler.link_executable(objects, PROGRAM + ".new", output_dir=str(target.parent))
         target.with_name(PROGRAM + ".new").replace(target)
+
+    def build_shim(self) -> None:
+        """What is preloaded into unmodified programs; needs no Python."""
+        if BUILDER is None or BUILDER.system_group() != "linux":
+            return
+        objects = self.compiler.compile(
+            BUILDER.sources("shim"),
+            output_dir=str(Path(self.build_temp) / "shim"),
+            macros=[("_GNU_SOURCE", "1")],
+            include_dirs=["csrc"],
+            extra_postargs=["-std=gnu11", "-O2", "-fPIC", "-fvisibility=hidden"],
+        )
+        target = self.target_path(SHIM)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Programs that run have it mapped: replace it, never write into it.
+        new = target.with_name(SHIM + ".new")
+        self.compiler.link_shared_object(
+            objects, str(new), libraries=["dl"], extra_postargs=["-Wl,-z,now", "-Wl,-z,defs"]
+        )
+        new.replace(target)
 
 
 options: dict[str, Any] = {"cmdclass": {"build_ext": BuildCore}}

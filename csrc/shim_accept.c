@@ -1,0 +1,91 @@
+/* Owns accept: a connection is taken from a channel as the kernel takes it from a backlog. */
+#include <fcntl.h>
+
+#include "shim.h"
+
+static void drop(int fd)
+{
+    rr__leaving((unsigned)fd, (unsigned)fd);
+    rr__raw1(SYS_close, fd);
+}
+
+/* The kernel writes it: bad pointers and lengths are answered as by accept. A client that is gone has
+ * no address any more, but accept would still tell it: the dispatcher noted it. */
+static int give_peer(int fd, const struct rr__taken *taken, struct sockaddr *peer, socklen_t *length)
+{
+    long result = rr__raw3(SYS_getpeername, fd, peer, length);
+
+    if (result != -ENOTCONN)
+        return (int)result;
+    if (taken->peer_length == 0)
+        return -ECONNABORTED;
+    return rr__give_address(taken->peer, (socklen_t)taken->peer_length, peer, length);
+}
+
+static int finish(int fd, const struct rr__taken *taken, struct sockaddr *peer, socklen_t *length,
+                  int flags)
+{
+    int error = 0;
+
+    rr__count_taken(fd);
+    if (flags & SOCK_NONBLOCK)
+        rr__raw3(SYS_fcntl, fd, F_SETFL, O_RDWR | O_NONBLOCK);
+    if (peer)
+        error = give_peer(fd, taken, peer, length);
+    if (error == 0)
+        return fd;
+    drop(fd);
+    return rr__fail(error);
+}
+
+/* Waits as the file's mode says; takes nothing. A restart after a signal, EINTR, SO_RCVTIMEO and
+ * cancellation are recv's, which are accept's: poll(2) would answer every signal with EINTR. */
+static int wait_for_one(int fd)
+{
+    char byte;
+
+    return recv(fd, &byte, 1, MSG_PEEK) < 0 ? -1 : 0;
+}
+
+static int from_channel(int fd, struct sockaddr *peer, socklen_t *length, int flags)
+{
+    struct rr__taken taken;
+
+    if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
+        return rr__fail(-EINVAL);
+    rr__ready(fd);
+    for (;;) {
+        int got = rr__take(fd, flags & SOCK_CLOEXEC, &taken);
+        if (got >= 0)
+            return finish(got, &taken, peer, length, flags);
+        if (got == -EINTR)
+            continue;
+        if (got == -EPIPE) {
+            rr__end_of_channel(fd);
+            if (rr__kind(fd) == RR__CHANNEL) /* no room for silence */
+                return rr__fail(-EAGAIN);
+            continue;
+        }
+        if (got != -EAGAIN)
+            return rr__fail(got);
+        if (wait_for_one(fd) < 0)
+            return -1;
+        /* Meanwhile somebody may have closed it, or shut it down. */
+        if (rr__kind(fd) == RR__OTHER)
+            return rr__real()->accept4(fd, peer, length, flags);
+    }
+}
+
+int rr__shim_accept4(int fd, struct sockaddr *peer, socklen_t *length, int flags)
+{
+    if (rr__settings.on && rr__kind(fd) != RR__OTHER)
+        return from_channel(fd, peer, length, flags);
+    return rr__real()->accept4(fd, peer, length, flags);
+}
+
+int rr__shim_accept(int fd, struct sockaddr *peer, socklen_t *length)
+{
+    if (rr__settings.on && rr__kind(fd) != RR__OTHER)
+        return from_channel(fd, peer, length, 0);
+    return rr__real()->accept(fd, peer, length);
+}
