@@ -261,7 +261,7 @@ def stuck_in_recvmsg(run: Run) -> Result:
         it.kill([it.serving()[1]])
         pid = wait_stuck(it, flag)
         began = time.monotonic_ns()
-        load.wait_more(int(length(run, 500, 6000)))
+        load.wait_more(int(length(run, 500, 3000)), timeout=60.0)
         ended = time.monotonic_ns()
         state = processes.state(pid)
         it.kill([pid])
