@@ -1,23 +1,15 @@
-"""The oracle sees what it is there to see: hand-made ledgers, and a service of each kind."""
+"""The oracle sees what it is there to see: hand-made ledgers of every sort."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
-from rrdispatch import _core
 from rrdispatch._core.layout import LedgerEvent as Event
 from rrdispatch._core.layout import LedgerRole as Role
 from rrdispatch.ledger import Book, Entry
 from tests.chaos.kit import Result
-from tests.chaos.oracle import ONCE, QUEUED, RESCUED, WHOLE, Ledger, Verdict, judge
-from tests.harness import processes
-from tests.harness.clusters import address, cluster, worker_pids
-from tests.harness.load import Load
-from tests.harness.records import OK, Plan, Record
+from tests.chaos.oracle import ONCE, QUEUED, RESCUED, WHOLE, Verdict, judge
+from tests.harness.records import OK, Record
 
 DISPATCHER, SECOND_DISPATCHER, RECLAIMER = 100, 101, 150
 ONE, TWO = 201, 202  # pids of workers 1 and 2
@@ -334,71 +326,3 @@ def test_found_by_port_and_time(script: Script) -> None:
     ]
     assert [None if one is None else one.cookie for one in found] == [7, 8, None]
     assert verdict.find(Record(1, 0, OK, 0, ended=1 << 60)) is None
-
-
-# ---- a real service ---------------------------------------------------------------------------
-
-KINDS = ["c", "python"] if _core.dispatcher_program() else ["python"]
-APPS = ["asgi", "wsgi", "serve", "aserve"]
-
-
-@pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    made = Ledger(tmp_path / "ledger", 1 << 16)
-    for name, value in made.env.items():
-        monkeypatch.setenv(name, value)
-    yield made
-    os.unlink(made.path)
-
-
-@pytest.mark.parametrize("app", APPS)
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_connection_of_a_service(kept: Ledger, kind: str, app: str) -> None:
-    with (
-        cluster(f"probe:{app}", workers=2, dispatcher=kind) as running,
-        Load(Plan(address(running), "closed", count=200, concurrency=10)) as load,
-    ):
-        tally = load.finish()
-    verdict = kept.judge(ended=True)
-    assert len(tally.ok) == 200
-    result = Result()
-    verdict.check(result)
-    assert not result.broken, verdict.violations
-    assert verdict.accepted == verdict.counts["served"] == 200
-    by_pid = {life.taker for life in verdict.lives.values()}
-    assert by_pid == {record.pid for record in tally.ok}
-    assert all(verdict.find(record) is not None for record in tally.ok)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("mutant", ["", "no-rescue"])
-def test_killed_workers(
-    kept: Ledger, kind: str, mutant: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each request that failed is a connection that was lost, and the ledger says where."""
-    monkeypatch.setenv("RRDISPATCH_MUTANT", mutant)
-    removed: list[dict[str, object]] = []
-    killed: set[int] = set()
-    with cluster(
-        "probe:serve", workers=3, dispatcher=kind, max_restarts=0, on_event=removed.append
-    ) as running:
-        plan = Plan(address(running), "closed", concurrency=24, path="/sleep/3", timeout=30)
-        with Load(plan) as load:
-            for _ in range(4):
-                load.wait_more(60)
-                pid = min(set(worker_pids(running).values()) - killed)
-                processes.kill(pid)
-                killed.add(pid)
-            load.wait_more(60)
-            tally = load.stop()
-    verdict = kept.judge(ended=True)
-    lost = verdict.in_hand + verdict.lost_queued
-    # One whose answer was sent, and whose worker died before it had closed, failed for nobody.
-    answered = len([one for one in verdict.lost("lost in hand") if one.first])
-    assert lost - answered - len(killed) <= len(tally.failed) <= lost
-    assert verdict.accepted == len(tally.records)
-    assert not verdict.violations
-    assert verdict.counts["lost in hand"] <= len(killed)
-    assert (verdict.lost_queued > 0) is bool(mutant)
-    assert (verdict.rescued > 0) is not bool(mutant)
-    assert not verdict.not_as_told([one for one in removed if one["event"] == "removed"])
