@@ -14,12 +14,15 @@
 #include "../fdpass.h"
 #include "../os.h"
 #include "check.h"
+#include "trap.h"
 
 static void *run(void *argument)
 {
     struct rig *rig = argument;
     int control = rig->result;
     rig->result = rr__dispatcher_run(control, rig->system);
+    if (trap_disarm)
+        rig->trapped = trap_disarm();
     return NULL;
 }
 
@@ -34,6 +37,8 @@ void rig_start(struct rig *rig, const struct rr__system *system)
     rig->system = system;
     CHECK_EQUAL(pthread_create(&rig->thread, NULL, run, rig), 0);
     CHECK_EQUAL(rig_event(rig, RR_EVENT_STARTED).kind, RR_EVENT_STARTED);
+    if (trap_arm)
+        trap_arm(rig->thread); /* after its start a dispatcher allocates nothing */
 }
 
 static int receive(struct rig *rig, struct rr_control *message, int wait_ms)
@@ -124,6 +129,7 @@ void rig_join(struct rig *rig)
 {
     CHECK_EQUAL(pthread_join(rig->thread, NULL), 0);
     CHECK_EQUAL(rig->result, 0);
+    CHECK_EQUAL(rig->trapped, 0);
 }
 
 void rig_stop(struct rig *rig)

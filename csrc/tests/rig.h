@@ -9,7 +9,7 @@
 enum { RIG_EVENTS = 256, RIG_WAIT_MS = 10000 };
 
 struct rig {
-    int control, result;
+    int control, result, trapped;
     pthread_t thread;
     const struct rr__system *system;
     uint32_t sequence;

@@ -19,19 +19,14 @@
 
 enum { SLOTS = 4, CLIENTS = 256, CHAOS_MS = 3000, LIMIT_MS = 30000, GRAVES = 64, LINK_AT = 4 };
 
-struct slot {
-    struct fake fake;
-    int draining;
-};
-
 static struct rig rig;
-static struct slot slots[SLOTS];
+static struct fake slots[SLOTS];
 static struct fake graves[GRAVES]; /* killed, and not removed yet */
 static int grave_count;
 static int listener, closing_listener = -1;
 static int clients[CLIENTS], client_count;
 static uint32_t next_id;
-static uint64_t connected, taken, kills, heirs, listeners_closed;
+static unsigned connected, taken, kills, heirs, listeners_closed;
 static unsigned seed, first_seed;
 static atomic_int next_control, forks_fail, sends_fail, spawns_fail;
 
@@ -79,8 +74,6 @@ static int chaos_spawn(const struct rr_spawn *request, int *pidfd, int *step)
 
 /* ---- the primary --------------------------------------------------------------------------------- */
 
-static void request(uint32_t kind, struct rr_control message, const int *fds, int count);
-
 static void removed(uint32_t id)
 {
     struct rr_message message;
@@ -98,8 +91,7 @@ static void removed(uint32_t id)
 
 static void listener_closed(void)
 {
-    if (closing_listener >= 0)
-        close(closing_listener);
+    rr__close_fds(&closing_listener, closing_listener >= 0);
     closing_listener = listener = -1;
     listeners_closed++;
 }
@@ -146,20 +138,19 @@ static void request(uint32_t kind, struct rr_control message, const int *fds, in
         give_up(strerror(-result));
 }
 
-static void ready(struct slot *slot)
+static void ready(struct fake *slot)
 {
     uint64_t batch = any(3) ? 1 : 1 + any(RR_BATCH_MAX);
     request(RR_CONTROL_WORKER_READY,
-            (struct rr_control){.worker = slot->fake.id, .value = {any(4), batch}}, NULL, 0);
+            (struct rr_control){.worker = slot->id, .value = {any(4), batch}}, NULL, 0);
 }
 
-static void begin_worker(struct slot *slot)
+static void begin_worker(struct fake *slot)
 {
-    struct fake *fake = &slot->fake;
+    struct fake *fake = slot;
     uint32_t index = (uint32_t)(slot - slots);
 
     fake_start(fake, ++next_id, index);
-    slot->draining = 0;
     int fds[] = {fake->pidfd, fake->board_fd, fake->lifeline[0], fake->sender, fake->receiver};
     request(RR_CONTROL_WORKER_ADD,
             (struct rr_control){.worker = fake->id, .value = {index, next_id}}, fds, 5);
@@ -172,12 +163,12 @@ static void remove_worker(const struct fake *fake)
 }
 
 /* Another takes its slot at once: what it has queued needs somebody to go to. */
-static void kill_worker(struct slot *slot)
+static void kill_worker(struct fake *slot)
 {
     if (grave_count == GRAVES)
         return;
     struct fake *grave = &graves[grave_count++];
-    *grave = slot->fake;
+    *grave = *slot;
     fake_kill(grave);
     kills++;
     remove_worker(grave);
@@ -210,7 +201,6 @@ static void keep_for_heirs(void)
 {
     static const char text[] = "\1\0\0\0\0\0\0\0/bin/heir\0/\0heir"; /* its 0 comes with it */
     int fd = memfd_create("heir", MFD_CLOEXEC);
-
     CHECK_EQUAL(write(fd, text, sizeof text), sizeof text);
     request(RR_CONTROL_HEIR, (struct rr_control){.value = {RR_HEIRS_MAX, RR__MS, 0}}, &fd, 1);
     close(fd);
@@ -236,28 +226,28 @@ static void die_and_be_followed(void)
         remove_worker(&graves[i]);
     for (int i = 0; i < SLOTS; i++)
         request(RR_CONTROL_INHERIT,
-                (struct rr_control){.worker = slots[i].fake.id, .value = {RR_INHERIT_WORKER}}, NULL, 0);
+                (struct rr_control){.worker = slots[i].id, .value = {RR_INHERIT_WORKER}}, NULL, 0);
     if (closing_listener >= 0)
         request(RR_CONTROL_LISTENER_CLOSE, (struct rr_control){.listener = 0}, NULL, 0);
 }
 
 /* ---- workers and clients --------------------------------------------------------------------------- */
 
-static void take(struct slot *slot, int most)
+static void take(struct fake *slot, int most)
 {
     struct rr_message message;
     int fds[RR_BATCH_MAX];
 
     while (most-- > 0) {
-        int count = rr_take(slot->fake.receiver, &message, fds, RR_BATCH_MAX);
+        int count = rr_take(slot->receiver, &message, fds, RR_BATCH_MAX);
         if (count <= 0)
             return;
-        rr_scoreboard_add(slot->fake.board, RR_FIELD_RECEIVED, count);
-        rr_scoreboard_add(slot->fake.board, RR_FIELD_CLOSED, count - (any(9) == 0));
+        rr_scoreboard_add(slot->board, RR_FIELD_RECEIVED, count);
+        rr_scoreboard_add(slot->board, RR_FIELD_CLOSED, count - (any(9) == 0));
         for (int i = 0; i < count; i++)
             CHECK_EQUAL(send(fds[i], "x", 1, MSG_NOSIGNAL), 1);
         rr__close_fds(fds, count);
-        taken += (uint64_t)count;
+        taken += (unsigned)count;
     }
 }
 
@@ -267,7 +257,7 @@ static void connect_some(int count)
         return;
     rig_connect(listener, clients + client_count, count);
     client_count += count;
-    connected += (uint64_t)count;
+    connected += (unsigned)count;
 }
 
 /* Each client hears one byte and the end, or nothing yet. */
@@ -288,57 +278,48 @@ static void look_at_clients(void)
     client_count = kept;
 }
 
+static void fail_for_a_while(void)
+{
+    atomic_store(&forks_fail, (int)any(3));
+    atomic_store(&sends_fail, (int)any(20));
+    atomic_store(&spawns_fail, (int)any(2));
+}
+
+static void seldom(struct fake *slot)
+{
+    if (any(4))
+        replace_listener();
+    else if (any(2))
+        die_and_be_followed();
+    else
+        kill_worker(slot);
+}
+
 static void one_step(void)
 {
-    struct slot *slot = &slots[any(SLOTS)];
+    struct fake *slot = &slots[any(SLOTS)];
+    unsigned what = any(32);
 
-    switch (any(32)) {
-    case 0:
+    if (what == 0)
         kill_worker(slot);
-        break;
-    case 1:
-        request(RR_CONTROL_WORKER_PARK, (struct rr_control){.worker = slot->fake.id}, NULL, 0);
-        break;
-    case 2:
-        slot->draining = 1;
-        request(RR_CONTROL_WORKER_DRAIN, (struct rr_control){.worker = slot->fake.id}, NULL, 0);
-        break;
-    case 3:
+    else if (what == 1)
+        request(RR_CONTROL_WORKER_PARK, (struct rr_control){.worker = slot->id}, NULL, 0);
+    else if (what == 2)
+        request(RR_CONTROL_WORKER_DRAIN, (struct rr_control){.worker = slot->id}, NULL, 0);
+    else if (what == 3)
         ready(slot);
-        break;
-    case 4:
+    else if (what == 4)
         set();
-        break;
-    case 5:
-        atomic_store(&forks_fail, (int)any(3));
-        atomic_store(&sends_fail, (int)any(20));
-        atomic_store(&spawns_fail, (int)any(2));
-        break;
-    case 6:
-        if (any(8) == 0)
-            die_and_be_followed();
-        break;
-    case 7:
-        if (any(4) == 0)
-            replace_listener();
-        break;
-    case 8:
-        for (int i = 0; i < SLOTS; i++)
-            if (slots[i].draining && any(2))
-                kill_worker(&slots[i]);
-        break;
-    case 9:
-    case 10:
+    else if (what == 5)
+        fail_for_a_while();
+    else if (what == 6 && any(4) == 0)
+        seldom(slot);
+    else if (what < 9)
         pump((int)any(4)); /* time goes by: stalls show themselves */
-        break;
-    case 11:
-    case 12:
-    case 13:
+    else if (what < 12)
         connect_some(1 + (int)any(12));
-        break;
-    default:
+    else
         take(slot, (int)any(6));
-    }
 }
 
 static uint64_t now_ms(void)
@@ -354,8 +335,7 @@ static void come_to_rest(void)
     atomic_store(&sends_fail, 0);
     atomic_store(&forks_fail, 0);
     for (int i = 0; i < SLOTS; i++)
-        if (slots[i].draining)
-            kill_worker(&slots[i]);
+        kill_worker(&slots[i]); /* it may be draining for ever */
     while ((client_count || grave_count || closing_listener >= 0) && now_ms() < limit) {
         for (int i = 0; i < SLOTS; i++) {
             take(&slots[i], 64);
@@ -375,7 +355,8 @@ static void nothing_is_lost_whatever_happens(void)
 {
     static struct rr__system system;
     const char *longer = getenv("RR_CHAOS_MS");
-    uint64_t end = now_ms() + (longer ? (uint64_t)atoi(longer) : CHAOS_MS), steps = 0;
+    uint64_t end = now_ms() + (longer ? (uint64_t)atoi(longer) : CHAOS_MS);
+    unsigned steps = 0;
 
     atomic_store(&next_control, -1);
     system = rr__system_real;
@@ -397,14 +378,12 @@ static void nothing_is_lost_whatever_happens(void)
     }
     come_to_rest();
     rig_stop(&rig);
-    printf("%llu steps, %llu connections, %llu kills, %llu heirs, %llu listeners closed\n",
-           (unsigned long long)steps, (unsigned long long)taken, (unsigned long long)kills,
-           (unsigned long long)heirs, (unsigned long long)listeners_closed);
+    printf("%u steps, %u connections, %u kills, %u heirs, %u listeners closed\n", steps, taken, kills,
+           heirs, listeners_closed);
     for (int i = 0; i < SLOTS; i++)
-        fake_close(&slots[i].fake);
+        fake_close(&slots[i]);
     rig_close(clients, client_count);
-    if (listener >= 0)
-        close(listener);
+    rr__close_fds(&listener, listener >= 0);
 }
 
 TESTS_BEGIN
