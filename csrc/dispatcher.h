@@ -185,6 +185,7 @@ struct rr__dispatcher {
     int collected_count;
 
     uint64_t watch_ns, reap_ns;        /* 0 = nothing to watch */
+    uint64_t watched_ns;               /* the last look */
     uint64_t progress;                 /* connections that were seen to be taken, by anybody */
     int wanting;                       /* somebody's queue is to be taken back */
     uint64_t accepted, sent, moved, accept_errors, lost, abandoned, rounds;

@@ -2,6 +2,7 @@
  * Runs on a timer that is armed only while something waits somewhere. Moves nothing itself. */
 #include "dispatcher.h"
 
+#define ASLEEP RR__SECOND /* no look for so long, while something waited: we did not run */
 #define INTERVAL_MOST (10 * RR__MS)
 #define IDLE_PATIENCE 5   /* times stall_timeout */
 #define STUCK_PATIENCE 20 /* the same while no other queue is empty */
@@ -211,10 +212,15 @@ void rr__watch(struct rr__dispatcher *d)
     if (!d->watch_ns || d->now < d->watch_ns)
         return;
     d->watch_ns = 0;
+    /* Frozen with us, or starved as we were: nobody is to blame for that time. */
+    int asleep = d->now - d->watched_ns > ASLEEP;
+    d->watched_ns = d->now;
     for (int i = 0; i < d->slots.used_count; i++) {
         struct rr__worker *worker = d->slots.used[i];
         rr__measure(d, worker);
         note_progress(d, worker);
+        if (asleep)
+            worker->progress_ns = d->now;
         if (worker->state == RR_STATE_READY && !worker->stalled) {
             crowd.turning++;
             crowd.empty_queues += worker->queued == 0;

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Protocol
 
 from rrdispatch.cluster.actions import Action, enact
-from rrdispatch.cluster.news import News, apply
+from rrdispatch.cluster.news import News, Slept, apply
 from rrdispatch.cluster.plan import plan
 from rrdispatch.cluster.view import View
 
@@ -16,6 +16,9 @@ class World(Protocol):
 
     def now(self) -> float:
         """Seconds of a monotonic clock."""
+
+    def slept(self) -> float:
+        """Seconds for which we did not run, of which it was not asked yet."""
 
     def wake_at(self, when: float | None) -> None:
         """Call ``Engine.settle`` at ``when``; replaces what was asked before."""
@@ -39,9 +42,14 @@ class Engine:
         self.settle()
 
     def settle(self) -> None:
-        """Plans and acts until the view is as it should be at this moment."""
+        """Plans and acts until the view is as it should be at this moment.
+
+        What was missed comes first: news may wait that say that a deadline was kept.
+        """
         if self._settling:
             return
+        if seconds := self._world.slept():
+            self._news.appendleft(Slept(seconds))
         self._settling = True
         try:
             while self._once():

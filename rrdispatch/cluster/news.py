@@ -103,6 +103,13 @@ class KillAsked:
     pass
 
 
+@dataclass(frozen=True, slots=True)
+class Slept:
+    """For so many seconds this process did not run: frozen, stopped, or without a core."""
+
+    seconds: float
+
+
 News = (
     Ready
     | Recycle
@@ -117,6 +124,7 @@ News = (
     | ScaleAsked
     | StopAsked
     | KillAsked
+    | Slept
 )
 
 
@@ -234,6 +242,11 @@ def _(_news: KillAsked, view: View) -> None:
         view.begin_stop(Stop(view.now))
     assert isinstance(view.operation, Stop)
     view.operation.kill = True
+
+
+@_apply.register
+def _(news: Slept, view: View) -> None:
+    view.postpone(news.seconds)
 
 
 def describe(worker: Worker, how: str) -> str:

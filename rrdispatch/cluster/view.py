@@ -193,6 +193,24 @@ class View:
             self.ended.append(Finish("reload", self.queued.token, why))
         self.queued, self.operation = None, stop
 
+    def postpone(self, seconds: float) -> None:
+        """All that was to end at some time ends so much later."""
+        for worker in self.workers.values():
+            worker.started_at += seconds
+            worker.ready_at = _later(worker.ready_at, seconds)
+            worker.asked_at = _later(worker.asked_at, seconds)
+        for slot in self.slots.values():
+            slot.died_at = _later(slot.died_at, seconds)
+            slot.deaths = [at + seconds for at in slot.deaths]
+        operation = self.operation
+        if isinstance(operation, Start):
+            operation.opened_at = _later(operation.opened_at, seconds)
+        elif isinstance(operation, Reload):
+            first = operation.first_ready
+            operation.first_ready = {slot: at + seconds for slot, at in first.items()}
+        elif isinstance(operation, Stop):
+            operation.since += seconds
+
     def by_slot(self) -> dict[int, list[Worker]]:
         """Every slot's workers, the oldest first; one pass for plans that look at all slots."""
         found: dict[int, list[Worker]] = {index: [] for index in self.slots}
@@ -211,3 +229,7 @@ class View:
     @property
     def alive(self) -> list[Worker]:
         return [worker for worker in self.workers.values() if worker.alive]
+
+
+def _later(at: float | None, seconds: float) -> float | None:
+    return None if at is None else at + seconds

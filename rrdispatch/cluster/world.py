@@ -24,6 +24,7 @@ from rrdispatch.cluster.inherit import Inherited, nofile_of, told_listeners
 from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.logs import Logs
+from rrdispatch.cluster.pulse import Pulse
 from rrdispatch.cluster.spawn import Post
 from rrdispatch.cluster.view import Stop, View
 from rrdispatch.cluster.workers import Ears, Limits, SlotTotals, Workers
@@ -63,6 +64,7 @@ class ProcessWorld:
         self.told_listeners = told_listeners(listeners, inherited)
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._pulse = Pulse(self._loop)
         self.engine: Engine | None = None
         self.limits = Limits() if inherited is None else Limits(nofile_of(inherited))
         self.limits.raise_ours()
@@ -153,6 +155,9 @@ class ProcessWorld:
 
     def now(self) -> float:
         return self._loop.time()
+
+    def slept(self) -> float:
+        return self._pulse.slept()
 
     def wake_at(self, when: float | None) -> None:
         if self._timer is not None:
@@ -269,6 +274,7 @@ class ProcessWorld:
     async def close(self) -> None:
         """After the last worker: the dispatcher, the logger, whatever is open."""
         self.wake_at(None)
+        self._pulse.close()
         self.close_listeners()
         await self.dispatching.link.stop()
         self.workers.close()

@@ -14,6 +14,7 @@ from rrdispatch.dispatch.slots import ORPHANED, Worker
 from rrdispatch.dispatch.talk import Talk
 
 LOOK_MOST = 10 * MS
+ASLEEP = 1000 * MS  # no look for so long, while something waited: we did not run
 IDLE_PATIENCE = 5  # times stall_timeout
 STUCK_PATIENCE = 20  # the same while no other queue is empty
 STUCK_TAKES = 8  # by each of the others meanwhile
@@ -29,7 +30,7 @@ class Watch:
         self._reclaims = reclaims
         self._talk = talk
         self._null = null
-        self._due = 0
+        self._due = self._looked = 0
         self._progress = 0
 
     def soon(self) -> None:
@@ -52,9 +53,13 @@ class Watch:
 
     def _look(self, now: int) -> int:
         workers = list(self._slots.workers.values())
+        # Frozen with us, or starved as we were: nobody is to blame for that time.
+        asleep, self._looked = now - self._looked > ASLEEP, now
         for worker in workers:
             worker.measure()
             self._note_progress(worker, now)
+            if asleep:
+                worker.progress_ns = now
         turning = [one for one in workers if one.state == State.READY and not one.stalled_ns]
         again = [self._look_at(worker, now, turning) for worker in workers]
         left = self._slots.workers.values()

@@ -33,6 +33,7 @@ class FakeWorld:
     timers: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
     log: list[tuple[float, act.Action]] = field(default_factory=list)
     woken: float | None = None
+    missed: float = 0.0
     closes_in: float = 0.1
     fewest_serving: int | None = None
 
@@ -42,6 +43,10 @@ class FakeWorld:
 
     def now(self) -> float:
         return self.clock
+
+    def slept(self) -> float:
+        missed, self.missed = self.missed, 0.0
+        return missed
 
     def wake_at(self, when: float | None) -> None:
         self.woken = when

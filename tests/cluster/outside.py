@@ -49,6 +49,7 @@ class Outside:
 
     clock: float = 1000.0
     woken: float | None = None
+    missed: float = 0.0
     view: View = field(init=False)
     engine: Engine = field(init=False)
     processes: dict[int, Process] = field(default_factory=dict)
@@ -71,6 +72,10 @@ class Outside:
 
     def now(self) -> float:
         return self.clock
+
+    def slept(self) -> float:
+        missed, self.missed = self.missed, 0.0
+        return missed
 
     def wake_at(self, when: float | None) -> None:
         self.woken = when
@@ -242,6 +247,18 @@ class Outside:
         self.clock += seconds
         self.actions = 0
         self.engine.settle()
+
+    def sleeps(self, seconds: float) -> None:
+        """Nobody runs: nothing happens because of it."""
+        self.passes(0.001)
+        before = counted["Kill"] + counted["Drain"] + counted["AskToStop"] + counted["Finish"]
+        self.missed = seconds
+        self.leap(seconds)
+        after = counted["Kill"] + counted["Drain"] + counted["AskToStop"] + counted["Finish"]
+        assert before == after
+        self.ends = {slot: [at + seconds for at in ends] for slot, ends in self.ends.items()}
+        for process in self.processes.values():
+            process.ready_at += seconds if process.ready_at else 0.0
 
     def calm(self, seconds: float) -> None:
         """All is well: who boots is soon ready, what is asked is done."""

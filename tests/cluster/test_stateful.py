@@ -102,6 +102,15 @@ class Chaos(RuleBasedStateMachine):
             if process.alive:
                 self.outside.exits(process, "killed by SIGKILL")
 
+    @precondition(lambda self: isinstance(self.view.operation, Reload))
+    @rule(number=st.integers(0, 99))
+    def a_new_one_dies(self, number: int) -> None:
+        """What a reload is rolled back for."""
+        latest = self.view.last_generation
+        found = [p for p in self.outside.processes.values() if p.alive and p.generation == latest]
+        if found:
+            self.outside.exits(found[number % len(found)], "exit code 1")
+
     @rule(number=st.integers(0, 99))
     def hang(self, number: int) -> None:
         process = self.alive(number)
@@ -160,6 +169,10 @@ class Chaos(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 30.0, 7200.0]))
     def leap(self, seconds: float) -> None:
         self.outside.leap(seconds)
+
+    @rule(seconds=st.sampled_from([1.5, 40.0, 7200.0]))
+    def sleep(self, seconds: float) -> None:
+        self.outside.sleeps(seconds)
 
     # ---- what is asked -------------------------------------------------------------------------
 
