@@ -80,14 +80,15 @@ def measure(options: argparse.Namespace, floor: Path, taker: Path) -> list[Row]:
 def table(used: dict[tuple[str, int], list[float]]) -> list[Row]:
     """Medians, the median of each round's ratio to its own floor, and the spread of the quartiles.
 
-    A shared machine is faster in one second and slower in the next: a round's own floor shares that.
+    A shared machine is faster in one second and slower in the next; a round's own floor is so too.
     """
     floors = used["accept4 alone", 0]
     rows = []
     for (name, workers), values in used.items():
         middle = statistics.median(values)
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (middle,) * 3
-        ratio = statistics.median(value / floor for value, floor in zip(values, floors, strict=True))
+        ratios = [value / floor for value, floor in zip(values, floors, strict=True)]
+        ratio = statistics.median(ratios)
         rows.append(Row(name, workers, middle / 1000, ratio, (high - low) / middle))
     return rows
 
