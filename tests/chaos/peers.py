@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from tests.harness.load import run_load
+from tests.harness.records import Plan
 from tests.harness.servers import Server, rrdispatch_command, wait_until
 
 PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
-APP = "probe:asgi"
+APP = "deployed:asgi"
 WORKERS = 4
 SCRIPT = Path(__file__).with_name("apps") / "peer.js"
 
@@ -95,9 +97,11 @@ class Running(Server):
     def __init__(self, peer: Peer, directory: Path) -> None:
         port = _free_port()
         self.address = f"127.0.0.1:{port}"
+        self._seen: set[int] = set()  # pids of workers
         super().__init__(peer.command(port), cwd=directory)
         try:
             wait_until(self._listens, 60.0, f"{peer.name} listens")
+            wait_until(self._all_answer, 60.0, f"all workers of {peer.name} answer")
         except BaseException:
             self.close()
             raise
@@ -108,6 +112,11 @@ class Running(Server):
         host, _, port = self.address.rpartition(":")
         with socket.socket() as probe:
             return probe.connect_ex((host, int(port))) == 0
+
+    def _all_answer(self) -> bool:
+        tally = run_load(Plan(self.address, count=100, path="/sleep/10", timeout=5.0))
+        self._seen |= {record.pid for record in tally.ok}
+        return len(self._seen) >= WORKERS
 
     def __enter__(self) -> Running:
         return self

@@ -54,7 +54,7 @@ def judge_memory(result: Result, samples: Samples) -> None:
 )
 def flood_idle(run: Run) -> Result:
     idle, slow = int(run.size(1000, 10_000)), int(run.size(50, 500))
-    rate, seconds = run.size(200, 1000), run.size(6, 60)
+    rate, seconds = run.size(200, 1000), run.size(5, 60)
     if not room_for(idle + slow):
         return Result(skipped=f"the hard limit of descriptors is below {idle + slow}")
     result = Result()

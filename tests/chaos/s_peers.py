@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -55,22 +55,22 @@ def seen_lately(records: list[Record]) -> list[int]:
     return sorted({record.pid for record in records[-RECENT:] if record.ok and record.pid})
 
 
-def killed(run: Run, server: Running) -> Figures:
+def killed(run: Run, server: Running, app: Deployment) -> Figures:
     """A random worker, twice a second, under 48 clients."""
     choose, kills = random.Random(4), 0
     plan = Plan(server.address, "closed", concurrency=48, path="/sleep/10", timeout=PATIENCE)
     with Load(plan) as load:
         load.wait_more(RECENT)
-        for _ in Ticks(0.5, run.size(3, 15)):
+        for _ in Ticks(0.5, run.size(3, 10)):
             with suppress(ProcessLookupError, IndexError):
                 processes.kill(choose.choice(seen_lately(load.records)))
                 kills += 1
         return Figures(kills, load.stop())
 
 
-def stopped(run: Run, server: Running) -> Figures:
+def stopped(run: Run, server: Running, app: Deployment) -> Figures:
     """One of four, for longer than anybody waits, with 100 new connections a second."""
-    times = int(run.size(1, 3))
+    times = int(run.size(1, 2))
     with Load(Plan(server.address, rate=100.0, path="/", timeout=PATIENCE)) as load:
         load.wait_more(RECENT)
         for number in range(times):
@@ -84,16 +84,30 @@ def stopped(run: Run, server: Running) -> Figures:
 
 
 def reloaded(run: Run, server: Running, app: Deployment) -> Figures:
-    """By HUP, as all of them take it, with slow answers and 100 new connections a second."""
-    times = int(run.size(1, 5))
-    with Load(Plan(server.address, rate=100.0, path="/sleep/100", timeout=PATIENCE)) as load:
+    """By HUP, as all of them take it: slow answers, 100 new connections a second, 20 kept ones."""
+    times = int(run.size(1, 3))
+    fresh = Plan(server.address, rate=100.0, path="/sleep/100", timeout=PATIENCE)
+    kept = Plan(server.address, "keepalive", concurrency=20, rate=10.0, timeout=PATIENCE)
+    with Load(fresh) as load, Load(kept) as keeping:
         load.wait_more(30)
         for number in range(1, times + 1):
             version = f"v{number}"
             app.deploy(version)
             os.kill(server.pid, signal.SIGHUP)
             wait_version(load, version)
-        return Figures(times, load.stop())
+        both = [load.stop(), keeping.stop()]
+        return Figures(times, Tally([record for each in both for record in each.records]))
+
+
+def broken(run: Run, server: Running, app: Deployment) -> Figures:
+    """A deploy that cannot be loaded, and 5 s of requests."""
+    with Load(Plan(server.address, rate=100.0, timeout=PATIENCE)) as load:
+        load.wait_more(30)
+        app.deploy("v9", "\n1 / 0\n")
+        (app.directory / "broken").touch()
+        os.kill(server.pid, signal.SIGHUP)
+        pause(5.0)
+        return Figures(1, load.stop())
 
 
 def wait_version(load: Load, version: str) -> None:
@@ -108,8 +122,8 @@ def wait_version(load: Load, version: str) -> None:
 
 @scenario(
     "peers",
-    title="other servers in the same trouble: a worker killed, a worker stopped, a reload",
-    target="ours: 0 hung; nothing lost in a reload, nor after a stop but what was inside",
+    title="others in the same trouble: workers killed, one of 4 stopped, a reload, a broken deploy",
+    target="ours: 0 hung but what was inside the stopped one; 0 failed in the reloads",
     long=True,
 )
 def peers(run: Run) -> Result:
@@ -129,26 +143,27 @@ def peers(run: Run) -> Result:
 def trials(run: Run, peer: Peer, app: Deployment) -> dict[str, Figures | str]:
     """Each on a server of its own; one that fails in the harness is told, not judged."""
     found: dict[str, Figures | str] = {}
-    for name, trial in (
-        ("kill", lambda server: killed(run, server)),
-        ("stop", lambda server: stopped(run, server)),
-        ("reload", lambda server: reloaded(run, server, app)),
-    ):
+    kinds: dict[str, Callable[[Run, Running, Deployment], Figures]] = {
+        "kill": killed, "stop": stopped, "reload": reloaded, "broken": broken,
+    }  # fmt: skip
+    for name, trial in kinds.items():
         with Running(peer, app.directory) as server:
             try:
-                found[name] = trial(server)
+                found[name] = trial(run, server, app)
             except (TimeoutError, RuntimeError, ProcessLookupError, IndexError) as error:
                 found[name] = f"could not be tried ({str(error).splitlines()[0]})"
     return found
 
 
 def judge(result: Result, figures: dict[str, Figures | str]) -> None:
-    kill, stop, reload = (figures[name] for name in ("kill", "stop", "reload"))
+    kill, stop = figures["kill"], figures["stop"]
     for name, value in figures.items():
         result.check(f"ours was tried: {name}", isinstance(value, Figures))
     if isinstance(kill, Figures):
         result.check("ours: 0 hung when killed", kill.hung == 0)
     if isinstance(stop, Figures):
         result.check("ours: only what was inside the stopped one waits", stop.hung <= stop.times)
-    if isinstance(reload, Figures):
-        result.check("ours: 0 failed in reloads", not reload.tally.failed)
+    for name in ("reload", "broken"):
+        value = figures[name]
+        if isinstance(value, Figures):
+            result.check(f"ours: 0 failed: {name}", not value.tally.failed)

@@ -26,6 +26,7 @@ if (cluster.isPrimary) {
   });
   process.on('SIGTERM', () => process.exit(0));
 } else {
+  if (fs.existsSync('broken')) throw new Error('a broken deploy');
   const version = fs.readFileSync('version', 'utf8').trim();
   const answer = (response) => {
     const body = `pid ${process.pid} version ${version}\n`;
