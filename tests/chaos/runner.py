@@ -25,7 +25,7 @@ RAN = "it ran to its end"
 BREAKS = {
     "no-rescue": ("lost that were queued", "moved", "given to others"),
     "no-probe": ("takes the probe",),
-    "batch-16": ("in hand <= 1.0 per kill",),
+    "batch-16": ("in hand <= 1.0 per kill", "queue cap exact"),
     "late-dispatcher": ("back in", "replaced within"),
 }
 VARIABLE = "RRDISPATCH_MUTANT"

@@ -87,7 +87,7 @@ def starve(it: Target, pids: Sequence[int], hold: float, waits: Waits) -> list[T
 def starving(run: Run, app: str, victims: Callable[[Target], Sequence[int]]) -> Result:
     """In turn: somebody is at its limit, and is not."""
     result, waits = Result(), Waits()
-    rounds, hold = int(run.size(1, 6)), run.size(1.5, 10.0)
+    rounds, hold = int(run.size(1, 4)), run.size(1.5, 10.0)
     tallies: list[Tally] = []
     with target(run, app, workers=WORKERS) as it:
         tallies.append(warm_up(it))
