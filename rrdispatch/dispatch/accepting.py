@@ -50,6 +50,7 @@ class Listening:
     failed: bool = False
     pause_ns: int = 0
     retry_ns: int = 0  # 0 = it is not in a pause
+    error_told_ns: int = 0
     shared: bool = False  # another process may go on with it: never gated
     narrow: bool = False  # no gate to be had: a backlog of one, shut as soon as it is empty
     closing: Control | None = None
@@ -275,6 +276,8 @@ class Acceptor:
         code = error.errno or 0
         self._sender.totals.accept_errors += 1
         if code in NEXT:
+            if not listener.error_told_ns or now - listener.error_told_ns >= SECOND:
+                self._tell_error(listener, code, 0, now)
             return True
         if code in FATAL:
             if listener.closing is None and not listener.ending:
@@ -285,10 +288,14 @@ class Acceptor:
         listener.pause_ns = min(2 * listener.pause_ns or PAUSE_FIRST, SECOND)
         listener.retry_ns = now + listener.pause_ns
         self._disarm(listener)
-        self._talk.event(
-            ControlKind.ACCEPT_ERROR, value=listener.pause_ns, listener=listener.index, result=-code
-        )
+        self._tell_error(listener, code, listener.pause_ns, now)
         return False
+
+    def _tell_error(self, listener: Listening, code: int, pause: int, now: int) -> None:
+        listener.error_told_ns = now
+        self._talk.event(
+            ControlKind.ACCEPT_ERROR, value=pause, listener=listener.index, result=-code
+        )
 
     # ---- closing ----------------------------------------------------------------------------
 

@@ -1,0 +1,68 @@
+"""The wall clock may jump by days: nothing is decided by it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import rrdispatch
+from tests.faults.inject import Faults
+from tests.faults.kit import APPS
+from tests.faults.test_shortage import Asking
+from tests.harness import processes
+from tests.harness.servers import ROOT, Service
+
+DAY = 24 * 3600
+# Who may ask what time it is for people, and nobody else.
+FOR_PEOPLE = {"cluster/events.py": 1}
+# waitress compares its own marks with time.time(): see the test of its server below.
+WAITRESS = {"serve/wsgi_server.py": 1}
+
+
+def asks(path: Path) -> int:
+    """How often a module reads the wall clock."""
+    found = 0
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found += (node.value.id, node.attr) in (
+                ("time", "time"), ("time", "time_ns"), ("datetime", "now"), ("datetime", "today"),
+            )  # fmt: skip
+        if isinstance(node, ast.ImportFrom) and node.module == "time":
+            found += sum(alias.name in ("time", "time_ns") for alias in node.names)
+    return found
+
+
+def test_nobody_asks_for_the_wall_clock_but_to_tell_it() -> None:
+    package = Path(rrdispatch.__file__).parent
+    found = {str(path.relative_to(package)): asks(path) for path in package.rglob("*.py")}
+    assert {name: count for name, count in found.items() if count} == {**FOR_PEOPLE, **WAITRESS}
+    for path in (ROOT / "csrc").glob("*.[ch]"):
+        text = path.read_text()
+        assert "CLOCK_REALTIME" not in text, path
+        assert "gettimeofday" not in text, path
+
+
+def test_a_service_whose_clock_jumps(tmp_path: Path) -> None:
+    """Forth, back, and during a reload; the primary and the workers see it."""
+    faults = Faults(tmp_path)
+    faults.shift_clock(0)
+    with Service(
+        "faulty:serve", "-i", "2", "--drain-timeout", "5", cwd=APPS, env=faults.environment
+    ) as service:
+        family = service.processes()
+        with Asking(service.address) as asking:
+            for days in (1, -1, 3650, 0):
+                faults.shift_clock(days * DAY)
+                asking.more()
+            assert service.processes() == family
+            seen = len(service.output.lines)
+            service.send_signal(1)
+            service.output.wait("reload begins", 20.0, seen)
+            faults.shift_clock(-DAY)
+            service.output.wait("reloaded in", 30.0, seen)
+            faults.shift_clock(DAY)
+            victim = service.workers()[0]
+            processes.kill(victim)
+            service.wait_workers(lambda workers: workers.get(0, victim) != victim)
+            asking.more()
+        assert len(asking.errors) <= 1, asking.errors  # what the victim had in its hand
