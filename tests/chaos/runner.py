@@ -25,7 +25,7 @@ RAN = "it ran to its end"
 BREAKS = {
     "no-rescue": ("lost that were queued", "moved", "given to others"),
     "no-probe": ("takes the probe",),
-    "batch-16": ("in hand <= 1.0 per kill", "queue cap exact"),
+    "batch-16": ("in hand <= 1.0 per kill",),
     "late-dispatcher": ("back in", "replaced within"),
 }
 VARIABLE = "RRDISPATCH_MUTANT"

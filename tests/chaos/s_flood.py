@@ -99,7 +99,6 @@ def judge_pace(result: Result, new: list[Seen]) -> None:
     title="15,000 connects at once while every slot is full",
     target="0 resets; dispatcher's memory and CPU flat; queue cap exact; each connects at its "
     "next SYN retry",
-    mutant="batch-16",
 )
 def flood_full(run: Run) -> Result:
     number, backlog = int(run.size(1500, 15_000)), int(run.size(256, 4096))

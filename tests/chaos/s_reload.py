@@ -216,8 +216,8 @@ def reload_over(run: Run) -> Result:
             for turn in range(1, number + 1):
                 app.deploy(f"v{turn}")
                 asked.append(ask(running, ended))
-                # Some come while a worker boots, some while the last ones are on probation.
-                traffic.loads[deploys.FRESH].wait_more(5 * (turn % 8))
+                # At once, while a worker boots, on probation, and some when it is over.
+                traffic.loads[deploys.FRESH].wait_more(8 * (turn % 5) ** 2)
                 watched.look()
             for thread in asked:
                 thread.join(60)
