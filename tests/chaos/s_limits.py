@@ -91,8 +91,9 @@ def starving(run: Run, app: str, victims: Callable[[Target], Sequence[int]]) -> 
     tallies: list[Tally] = []
     with target(run, app, workers=WORKERS) as it:
         tallies.append(warm_up(it))
-        for _ in range(rounds):
-            tallies += starve(it, victims(it), hold, waits)
+        for number in range(rounds):
+            # Room comes at different moments of the pause that has grown to 1 s.
+            tallies += starve(it, victims(it), hold + 0.3 * number, waits)
             wait_idle(it)
         errors = it.told("accept-error")
     tally = Tally([record for each in tallies for record in each.records])
