@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import waitress.channel
+import waitress.server
 from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
@@ -31,6 +33,15 @@ from .tls import TlsConnection
 # A client sends its request with or right after its handshake; for so long after it was taken a
 # connection without a request counts as one that needs a thread.
 FRESH = 0.01
+
+
+class _Monotonic:
+    """waitress measures how long a connection was silent by the wall clock, which may jump."""
+
+    time = staticmethod(time.monotonic)
+
+
+waitress.channel.time = waitress.server.time = _Monotonic  # type: ignore[attr-defined, unused-ignore]
 
 
 @dataclass
@@ -320,7 +331,7 @@ class Channel(HTTPChannel):
     def _read_record(self) -> None:
         data = self.socket.recv(self.adj.recv_bytes)
         if data:
-            self.last_activity = time.time()
+            self.last_activity = time.monotonic()
             self.received(data)
         else:
             self.handle_close()

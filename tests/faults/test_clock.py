@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import http.client
+import threading
 from pathlib import Path
 
 import rrdispatch
@@ -15,8 +17,6 @@ from tests.harness.servers import ROOT, Service
 DAY = 24 * 3600
 # Who may ask what time it is for people, and nobody else.
 FOR_PEOPLE = {"cluster/events.py": 1}
-# waitress compares its own marks with time.time(): see the test of its server below.
-WAITRESS = {"serve/wsgi_server.py": 1}
 
 
 def asks(path: Path) -> int:
@@ -35,7 +35,7 @@ def asks(path: Path) -> int:
 def test_nobody_asks_for_the_wall_clock_but_to_tell_it() -> None:
     package = Path(rrdispatch.__file__).parent
     found = {str(path.relative_to(package)): asks(path) for path in package.rglob("*.py")}
-    assert {name: count for name, count in found.items() if count} == {**FOR_PEOPLE, **WAITRESS}
+    assert {name: count for name, count in found.items() if count} == FOR_PEOPLE
     for path in (ROOT / "csrc").glob("*.[ch]"):
         text = path.read_text()
         assert "CLOCK_REALTIME" not in text, path
@@ -66,3 +66,30 @@ def test_a_service_whose_clock_jumps(tmp_path: Path) -> None:
             service.wait_workers(lambda workers: workers.get(0, victim) != victim)
             asking.more()
         assert len(asking.errors) <= 1, asking.errors  # what the victim had in its hand
+
+
+def test_idle_connections_of_wsgi_live_as_long_as_was_said(tmp_path: Path) -> None:
+    faults = Faults(tmp_path)
+    faults.shift_clock(0)
+    options = ("-i", "1", "--timeout-keep-alive", "3")
+    with Service("probe:wsgi", *options, env=faults.environment) as service:
+        host, _, port = service.address.rpartition(":")
+        kept = http.client.HTTPConnection(host, int(port), timeout=20)
+
+        def asked() -> int:
+            kept.request("GET", "/")
+            answer = kept.getresponse()
+            answer.read()
+            return answer.status
+
+        assert asked() == 200
+        first = kept.sock
+        faults.shift_clock(DAY)
+        for _ in range(5):  # more than a look of waitress, less than the limit, each
+            threading.Event().wait(0.5)
+            assert asked() == 200
+        assert kept.sock is first, "it was kept over the jump"
+        faults.shift_clock(-DAY)
+        first.settimeout(20)
+        assert first.recv(1) == b"", "silent for too long, whatever the clock says"
+        kept.close()
