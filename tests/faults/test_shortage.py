@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -70,7 +71,8 @@ def no_more_fds(pid: int) -> Iterator[None]:
     try:
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def logger_of(service: Service) -> int:
@@ -193,3 +195,17 @@ def processes_of_group(leader: int) -> int:
             if name.isdigit() and os.getpgid(int(name)) == leader:
                 found += 1
     return found
+
+
+@pytest.mark.parametrize("lost", ["dispatcher", "logger"])
+def test_a_stop_ends_also_without_the_one_that_cannot_be_had(lost: str) -> None:
+    options = ("-i", "2", "--drain-timeout", "4")
+    with Service("faulty:serve", *options, cwd=APPS) as service:
+        family = service.processes()
+        with no_more_fds(service.pid):
+            processes.kill(dispatcher_of(service) if lost == "dispatcher" else logger_of(service))
+            service.output.wait("Too many open files", 20.0)
+            service.send_signal(signal.SIGTERM)
+            assert service.popen.wait(20) == 0
+        left = processes.wait_gone(family, 5.0)
+        assert not left, [processes.command(each.pid) for each in left]
