@@ -80,7 +80,10 @@ def _node(port: int) -> list[str]:
 
 PEERS = (
     Peer("rrdispatch", _ours),
-    Peer("gunicorn asgi", _gunicorn("asgi"), ("gunicorn.workers.gasgi",), "", "pip install gunicorn (25 or later)"),
+    Peer(
+        "gunicorn asgi", _gunicorn("asgi"), ("gunicorn.workers.gasgi",), "",
+        "pip install gunicorn (25 or later)",
+    ),
     Peer(
         "gunicorn + uvicorn-worker", _gunicorn("uvicorn_worker.UvicornWorker"),
         ("gunicorn", "uvicorn_worker"), "", "pip install uvicorn-worker",
