@@ -104,7 +104,8 @@ def flood_full(run: Run) -> Result:
         return Result(skipped=f"the hard limit of descriptors is below {number}")
     result, gate = Result(), Gate(run.tmp / "app")
     slots = 2 * (QUEUE + 1)
-    settings = {"cwd": gate.directory, "env": gate.env, "backlog": backlog}
+    # Both workers are blocked on purpose: neither is to be passed over as stalled for that.
+    settings = {"cwd": gate.directory, "env": gate.env, "backlog": backlog, "stall_timeout": 600}
     with service(run, "gated:serve", **settings) as it:
         pid, lost = dispatcher(it), lost_on_loopback()
         with watched(pid) as queue, Crowd(Plan(address(it), number, patience=120)) as crowd:
