@@ -20,6 +20,7 @@ from rrdispatch.cluster.estate import Estate
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.link import Answered, Link, Request
 from rrdispatch.cluster.roster import Roster
+from rrdispatch.cluster.spawn import SHORTAGE
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle, default_kind
 from rrdispatch.errors import DispatcherError
 from rrdispatch.settings import Settings
@@ -32,7 +33,6 @@ POLICIES = {
 QUIET = 0.15  # a backlog that brought nothing for so long is empty
 CLOSING_PART = 0.5  # of drain_timeout: how long backlogs may be emptied
 MOST_REPLACED, WITHIN = 5, 10.0
-SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 FIRST_PAUSE, MOST_PAUSE = 0.05, 1.0  # before a dispatcher that could not be had is tried again
 
 

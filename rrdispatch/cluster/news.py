@@ -68,6 +68,7 @@ class Exited:
 
     worker: int
     how: str
+    short: bool = False  # it never began: the machine had nothing to start it with
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ def _(news: Exited, view: View) -> None:
     if slot is not None:
         slot.last_exit = news.how
     if worker.wanted is not Wanted.GONE and not worker.leaves:
-        _unwanted_end(view, worker, describe(worker, news.how))
+        _unwanted_end(view, worker, describe(worker, news.how), news.short)
 
 
 @_apply.register
@@ -258,11 +259,15 @@ def describe(worker: Worker, how: str) -> str:
     return f"{how}{when}: {said}" if said else f"{how}{when}"
 
 
-def _unwanted_end(view: View, worker: Worker, reason: str) -> None:
+def _unwanted_end(view: View, worker: Worker, reason: str, short: bool = False) -> None:
     failure = Failure(reason, worker.id, worker.slot)
     slot = view.slots.get(worker.slot)
     if slot is not None:
-        slot.died(view.now, worker.ready_at is not None, view.rules, view.random.uniform(0.8, 1.2))
+        jitter = view.random.uniform(0.8, 1.2)
+        if short:
+            slot.starved(view.now, view.rules, jitter)
+        else:
+            slot.died(view.now, worker.ready_at is not None, view.rules, jitter)
         slot.last_failure = failure
     reload = view.operation
     if isinstance(reload, Reload) and worker.generation == reload.generation:

@@ -6,6 +6,7 @@ nothing: who is spawned when is the plan's business.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -22,6 +23,8 @@ from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
 from rrdispatch.net.channels import Channel
+
+SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 
 BOOT = str(Path(rrdispatch.__file__).with_name("serve") / "boot.py")
 

@@ -90,17 +90,26 @@ class Slot:
     delay: float = 0.0
     restarts: int = 0
     errored: bool = False
+    short: bool = False  # its last worker could not be started for want of something
     last_exit: str | None = None
     last_failure: Failure | None = None
 
     def died(self, now: float, was_ready: bool, rules: Rules, jitter: float) -> None:
         """Counts an unwanted death and sets the delay of the respawn."""
-        self.died_at = now
-        self.failures = 0 if was_ready else self.failures + 1
-        doubled = rules.respawn_delay * 2 ** min(max(self.failures - 1, 0), 20)
-        self.delay = min(MAX_DELAY, doubled * (jitter if self.failures > 1 else 1.0))
+        self._wait(now, 0 if was_ready else self.failures + 1, rules, jitter)
+        self.short = False
         self.deaths = [at for at in self.deaths if at > now - rules.restart_window] + [now]
         self.errored = 0 < rules.max_restarts < len(self.deaths)
+
+    def starved(self, now: float, rules: Rules, jitter: float) -> None:
+        """Nothing died: it is tried again and again, and the slot is never given up for that."""
+        self._wait(now, self.failures + 1, rules, jitter)
+        self.short = True
+
+    def _wait(self, now: float, failures: int, rules: Rules, jitter: float) -> None:
+        self.died_at, self.failures = now, failures
+        doubled = rules.respawn_delay * 2 ** min(max(failures - 1, 0), 20)
+        self.delay = min(MAX_DELAY, doubled * (jitter if failures > 1 else 1.0))
 
     def forgive(self) -> None:
         """A new generation starts with a clean sheet."""

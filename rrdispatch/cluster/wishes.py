@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Reload, Slot, Start, Stop, View, Worker
 
+SHORTAGE_DELAY = 1.0  # the longest between two spawns that fail for want of something
 CLOSING = 0.7  # the part of drain_timeout after which nobody waits for the listeners any more
 
 
@@ -115,7 +116,8 @@ def due(view: View, slot: Slot) -> float:
     """When a slot may be filled; the long delays hold only while others serve."""
     if slot.died_at is None:
         return float("-inf")
-    delay = slot.delay if view.serves else min(slot.delay, view.rules.respawn_delay)
+    longest = SHORTAGE_DELAY if slot.short else view.rules.respawn_delay
+    delay = slot.delay if view.serves else min(slot.delay, longest)
     return slot.died_at + delay
 
 

@@ -22,7 +22,7 @@ from rrdispatch.cluster.launch import Launch
 from rrdispatch.cluster.logs import Logs
 from rrdispatch.cluster.oom import OomKills
 from rrdispatch.cluster.roster import Account
-from rrdispatch.cluster.spawn import Post, spawn
+from rrdispatch.cluster.spawn import SHORTAGE, Post, spawn
 from rrdispatch.errors import Error
 
 NOTIFY_SIZE = 65536
@@ -83,9 +83,10 @@ class Workers:
             handle = spawn(launch(post.generation), post)
         except (OSError, Error) as error:
             told = spawn_error(error)
-            self._not_spawned(post, told["message"], getattr(error, "errno", None))
+            number = getattr(error, "errno", None)
+            self._not_spawned(post, told["message"], number)
             self._ears.tell(news.Erred(post.worker, told))
-            self._ears.tell(news.Exited(post.worker, "not started"))
+            self._ears.tell(news.Exited(post.worker, "not started", number in SHORTAGE))
             return None
         handle.started_at = self._loop.time()
         self._oom.watch(handle.pid)

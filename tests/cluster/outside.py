@@ -151,7 +151,8 @@ class Outside:
         if self.failing_spawns:
             self.failing_spawns -= 1
             self.tell(news.Erred(action.worker, {"message": "Resource temporarily unavailable"}))
-            self.exits(process, "not started")
+            process.alive, process.let_go = False, True
+            self.tell(news.Exited(process.id, "not started", short=True))
 
     def _gives_up(self, process: Process, action: act.Action) -> None:
         if process.serves:

@@ -106,6 +106,28 @@ def test_when_every_slot_is_errored_the_service_ends_with_the_reason() -> None:
     assert bench.view.finished
 
 
+def test_what_cannot_be_started_is_tried_for_ever_and_the_service_does_not_end() -> None:
+    """Without descriptors or processes for half an hour, and all workers dead."""
+    bench = Bench(2, Rules(max_restarts=3)).started()
+    short = True
+
+    def script(spawn: act.Spawn) -> Script:
+        if short:
+            bench.tell(news.Exited(spawn.worker, "not started", short=True))
+        return Script()
+
+    bench.world.script = script
+    for slot in range(2):
+        bench.tell(news.Exited(bench.worker(slot), "SIGKILL"))
+    bench.world.run(seconds=1800)
+    assert not bench.view.finished
+    assert not any(slot.errored for slot in bench.view.slots.values())
+    assert len(bench.world.of(act.Spawn)) < 2 * 1800 / 0.75
+    short = False
+    bench.world.run(seconds=3)
+    assert bench.states() == {slot: [(1, "ready")] for slot in range(2)}
+
+
 def test_recycle_replaces_a_worker_only_when_its_successor_is_ready() -> None:
     bench = Bench(2).started()
     bench.world.fewest_serving = 2
