@@ -1,6 +1,6 @@
-"""Builds what pyproject.toml cannot say: the extension module, the dispatcher's executable, the shim.
+"""Builds what pyproject.toml cannot say: the extension module, the executable, the shim.
 
-The first two are linked from the same sources (``csrc/sources.txt``). Without a C compiler, or without cffi,
+Which sources make which is in ``csrc/sources.txt``. Without a C compiler, or without cffi,
 the build goes on: the package then runs on its pure-Python twin of the core.
 """
 

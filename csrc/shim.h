@@ -80,8 +80,9 @@ struct rr__own {
     struct rr__registration {
         uint64_t key; /* 0: free */
         uint64_t data;
-        uint32_t events;
+        uint32_t events, deleted; /* by the program: MOD says ENOENT then, as it should */
     } registered[64];
+    uint64_t sleepers[64]; /* fd and thread, of those that wait in accept */
 };
 
 extern struct rr__own *rr__own;
@@ -183,6 +184,19 @@ int rr__lay_over(int from, int fd);
 
 /* Bound by bind() of ours to an address that is taken, and not listening yet. */
 int rr__is_to_be_shared(int fd);
+
+/* ---- shim_twice.c ------------------------------------------------------------------------------------ */
+
+/* Another socket of this process has the address, so that bind (or listen) says EADDRINUSE. */
+int rr__is_claimed(int fd, const union rr__address *address, int own_reuse_port, int listening);
+
+/* ---- shim_wake.c ------------------------------------------------------------------------------------- */
+
+/* This thread is about to sleep in accept of `fd`: a place to give back, or -1. */
+int rr__sleeps(int fd);
+void rr__woke(int place);
+/* Interrupts whoever sleeps in accept of `fd`, which is another file by now. */
+void rr__wake(int fd);
 
 /* ---- shim_close.c ---------------------------------------------------------------------------------- */
 

@@ -1,5 +1,6 @@
 /* Owns accept: a connection is taken from a channel as the kernel takes it from a backlog. */
 #include <fcntl.h>
+#include <pthread.h>
 
 #include "shim.h"
 
@@ -38,13 +39,30 @@ static int finish(int fd, const struct rr__taken *taken, struct sockaddr *peer, 
     return rr__fail(error);
 }
 
-/* Waits as the file's mode says; takes nothing. A restart after a signal, EINTR, SO_RCVTIMEO and
+static void woke(void *place)
+{
+    rr__woke(*(int *)place);
+}
+
+/* Waits, and takes nothing. A restart after a signal, EINTR, SO_RCVTIMEO and
  * cancellation are recv's, which are accept's: poll(2) would answer every signal with EINTR. */
 static int wait_for_one(int fd)
 {
     char byte;
+    int place = -1, result;
 
-    return recv(fd, &byte, 1, MSG_PEEK) < 0 ? -1 : 0;
+    pthread_cleanup_push(woke, &place);
+    place = rr__sleeps(fd);
+    result = recv(fd, &byte, 1, MSG_PEEK) < 0 ? -1 : 0;
+    pthread_cleanup_pop(1);
+    return result;
+}
+
+static int is_nonblocking(int fd)
+{
+    long flags = rr__raw2(SYS_fcntl, fd, F_GETFL);
+
+    return flags >= 0 && flags & O_NONBLOCK;
 }
 
 static int from_channel(int fd, struct sockaddr *peer, socklen_t *length, int flags)
@@ -68,11 +86,14 @@ static int from_channel(int fd, struct sockaddr *peer, socklen_t *length, int fl
         }
         if (got != -EAGAIN)
             return rr__fail(got);
-        if (wait_for_one(fd) < 0)
-            return -1;
+        if (is_nonblocking(fd))
+            return rr__fail(-EAGAIN);
+        int failed = wait_for_one(fd) < 0, error = errno;
         /* Meanwhile somebody may have closed it, or shut it down. */
         if (rr__kind(fd) == RR__OTHER)
             return rr__real()->accept4(fd, peer, length, flags);
+        if (failed)
+            return rr__fail(-error);
     }
 }
 

@@ -53,6 +53,7 @@ static void remember(int epoll, int fd, const struct epoll_event *event)
         return;
     __atomic_store_n(&place->data, event->data.u64, __ATOMIC_RELAXED);
     __atomic_store_n(&place->events, event->events, __ATOMIC_RELAXED);
+    __atomic_store_n(&place->deleted, 0, __ATOMIC_RELAXED);
 }
 
 static void forget(struct rr__registration *place, uint64_t key)
@@ -113,7 +114,8 @@ int rr__lay_over(int from, int fd)
         kept[count].key = __atomic_load_n(&place->key, __ATOMIC_ACQUIRE);
         kept[count].data = __atomic_load_n(&place->data, __ATOMIC_RELAXED);
         kept[count].events = __atomic_load_n(&place->events, __ATOMIC_RELAXED);
-        count += kept[count].key && fd_of(kept[count].key) == (unsigned)fd;
+        count += kept[count].key && fd_of(kept[count].key) == (unsigned)fd &&
+                 !__atomic_load_n(&place->deleted, __ATOMIC_RELAXED);
     }
     copy_mode(fd, from);
     rr__forget_registrations((unsigned)fd, (unsigned)fd);
@@ -152,13 +154,14 @@ static int registered(int epoll, int fd, const struct epoll_event *event)
     return 0;
 }
 
-static void unregistered(int epoll, int fd)
+static struct rr__registration *find(int epoll, int fd)
 {
     uint64_t key = key_of(epoll, fd);
 
     for (int i = 0; any_registration() && i < PLACES; i++)
         if (__atomic_load_n(&rr__own->registered[i].key, __ATOMIC_ACQUIRE) == key)
-            forget(&rr__own->registered[i], key);
+            return &rr__own->registered[i];
+    return NULL;
 }
 
 int rr__shim_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
@@ -168,8 +171,11 @@ int rr__shim_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *eve
 
     if (!rr__settings.on || rr__was_taken(fd) || (result < 0 && !lost))
         return result;
-    if (operation == EPOLL_CTL_DEL) {
-        unregistered(epoll, fd);
+    struct rr__registration *place = find(epoll, fd);
+    if (operation == EPOLL_CTL_DEL || (lost && place)) {
+        if (place)
+            __atomic_store_n(&place->deleted, 1, __ATOMIC_RELAXED);
+        errno = error;
         return result;
     }
     enum rr__kind_of_fd kind = rr__kind(fd);

@@ -100,9 +100,31 @@ static int get_default(int family, int level, int option, void *value, socklen_t
     return (int)error;
 }
 
+/* SO_REUSEPORT was set by bind() of ours (shim_sockets.c), not by the program. */
+static int ours(int fd)
+{
+    int value = 0;
+    socklen_t size = sizeof value;
+
+    rr__raw5(SYS_getsockopt, fd, SOL_SOCKET, SO_BROADCAST, &value, &size);
+    return value != 0;
+}
+
+/* Unlike an address, an option says how much of it was given. */
 static int give_number(int number, void *value, socklen_t *size)
 {
-    return rr__give_address(&number, sizeof number, value, size);
+    socklen_t room;
+    int error = rr__copy_in(&room, size, sizeof room);
+
+    if (error < 0)
+        return error;
+    if ((int)room < 0)
+        return -EINVAL;
+    if (room > sizeof number)
+        room = sizeof number;
+    if (room > 0)
+        error = rr__copy_out(value, &number, room);
+    return error < 0 ? error : rr__copy_out(size, &room, sizeof room);
 }
 
 static int get(int fd, int level, int option, void *value, socklen_t *size)
@@ -115,8 +137,9 @@ static int get(int fd, int level, int option, void *value, socklen_t *size)
         return get_default(address.any.sa_family, level, option, value, size);
     switch (option) {
     case SO_ACCEPTCONN:
-    case SO_REUSEPORT:
         return give_number(1, value, size);
+    case SO_REUSEPORT:
+        return give_number(!ours(fd), value, size);
     case SO_DOMAIN:
         return give_number(address.any.sa_family, value, size);
     case SO_PROTOCOL:
@@ -133,8 +156,12 @@ static int get(int fd, int level, int option, void *value, socklen_t *size)
 
 int rr__shim_getsockopt(int fd, int level, int option, void *value, socklen_t *size)
 {
-    if (!rr__settings.on || rr__was_taken(fd) || rr__kind(fd) == RR__OTHER)
+    if (!rr__settings.on || rr__was_taken(fd) || rr__kind(fd) == RR__OTHER) {
+        if (rr__settings.on && level == SOL_SOCKET && option == SO_REUSEPORT && rr__is_to_be_shared(fd) &&
+            ours(fd))
+            return give_number(0, value, size) < 0 ? rr__fail(-EFAULT) : 0;
         return rr__real()->getsockopt(fd, level, option, value, size);
+    }
     int error = get(fd, level, option, value, size);
     return error < 0 ? rr__fail(error) : 0;
 }
@@ -145,6 +172,7 @@ int rr__shim_getsockopt(int fd, int level, int option, void *value, socklen_t *s
 static const struct {
     int level, option;
 } inherited[] = {
+    {SOL_SOCKET, SO_REUSEADDR},     {SOL_SOCKET, SO_BROADCAST},
     {SOL_SOCKET, SO_KEEPALIVE},     {SOL_SOCKET, SO_LINGER},         {SOL_SOCKET, SO_OOBINLINE},
     {SOL_SOCKET, SO_PRIORITY},      {SOL_SOCKET, SO_RCVTIMEO},       {SOL_SOCKET, SO_SNDTIMEO},
     {SOL_SOCKET, SO_SNDBUF},        {SOL_SOCKET, SO_RCVBUF},         {SOL_SOCKET, SO_RCVLOWAT},
@@ -163,6 +191,12 @@ static int read_option(int fd, int level, int option, uint8_t *value, socklen_t 
     *size = VALUE_MAX;
     memset(value, 0, VALUE_MAX);
     return rr__raw5(SYS_getsockopt, fd, level, option, value, size) >= 0;
+}
+
+/* The primary's listener has the first anyway, the other is a mark of ours. */
+static int option_is_told(int level, int option)
+{
+    return level != SOL_SOCKET || (option != SO_REUSEADDR && option != SO_BROADCAST);
 }
 
 /* The kernel says twice what was set, to account for itself. */
@@ -193,7 +227,7 @@ void rr__hand_over_options(int fd, int channel, const union rr__address *address
         halve(level, option, usual);
         if (level == SOL_SOCKET && is_kept_on_channel(option))
             rr__raw5(SYS_setsockopt, channel, level, option, its, size);
-        if (changed)
+        if (changed && option_is_told(level, option))
             tell(address, length, level, option, its, size);
     }
     if (fresh >= 0)

@@ -39,18 +39,29 @@ static int is_tcp(int fd)
 /* ---- bind ----------------------------------------------------------------------------------------- */
 
 /* SO_REUSEPORT is what lets every worker bind the address that the primary listens on, and the mark by
- * which listen() knows the socket. The kernel gives a port of its own choice to nobody twice all the
- * same; one that was chosen so is marked by an option that means nothing after bind. */
+ * which listen() knows the socket. SO_BROADCAST, which means nothing on TCP, says that it was not the
+ * program that set it. */
 static int bind_shared(int fd, const struct sockaddr *address, socklen_t length)
 {
     int before = ask_socket(fd, SOL_SOCKET, SO_REUSEPORT);
 
-    if (before == 0)
+    if (before == 0) {
         tell_socket(fd, SOL_SOCKET, SO_REUSEPORT, 1);
-    int result = rr__real()->bind(fd, address, length);
-    if (result < 0 && before == 0)
+        tell_socket(fd, SOL_SOCKET, SO_BROADCAST, 1);
+    }
+    int result = rr__real()->bind(fd, address, length), error = errno;
+    /* One that is bound already keeps what it had. */
+    if (result < 0 && before == 0) {
         tell_socket(fd, SOL_SOCKET, SO_REUSEPORT, 0);
+        tell_socket(fd, SOL_SOCKET, SO_BROADCAST, 0);
+    }
+    errno = error;
     return result;
+}
+
+static int own_reuse_port(int fd)
+{
+    return ask_socket(fd, SOL_SOCKET, SO_REUSEPORT) > 0 && ask_socket(fd, SOL_SOCKET, SO_BROADCAST) == 0;
 }
 
 int rr__shim_bind(int fd, const struct sockaddr *address, socklen_t length)
@@ -64,10 +75,12 @@ int rr__shim_bind(int fd, const struct sockaddr *address, socklen_t length)
         return rr__real()->bind(fd, address, length);
     if (rr__settings.any_port && rr__port(&wanted) == 0)
         return bind_shared(fd, address, length);
-    if (rr__port(&wanted) != 0 && rr__places_admit(&wanted))
+    if (rr__port(&wanted) != 0 && rr__places_admit(&wanted) &&
+        !rr__is_claimed(fd, &wanted, own_reuse_port(fd), 0))
         return bind_shared(fd, address, length);
     int result = rr__real()->bind(fd, address, length);
-    if (result == 0 && ask_socket(fd, SOL_SOCKET, SO_REUSEPORT) > 0)
+    /* A port of the kernel's choice and an own SO_REUSEPORT: marked by what means nothing after bind. */
+    if (result == 0 && rr__port(&wanted) == 0 && ask_socket(fd, SOL_SOCKET, SO_REUSEPORT) > 0)
         tell_socket(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
     return result;
 }
@@ -107,6 +120,8 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
     struct rr_shim_request request;
     int fds[2], error;
 
+    if (rr__is_claimed(fd, address, own_reuse_port(fd), 1))
+        return -EADDRINUSE;
     rr__request(&request, RR_SHIM_LISTEN, address, length);
     request.backlog = backlog;
     if (address->any.sa_family == AF_INET6)
@@ -166,6 +181,8 @@ static int unlisten(int fd, const union rr__address *address, socklen_t length)
     rr__raw3(SYS_bind, plain, address, length);
     int error = rr__lay_over((int)plain, fd);
     rr__raw1(SYS_close, plain);
+    if (error >= 0)
+        rr__wake(fd);
     return error;
 }
 

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 
 from .primary import SHIM
 
+PROGRAMS = Path(__file__).parent / "programs"
+CC = shutil.which("cc")
+WARNINGS = ["-std=gnu11", "-O1", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
+
 shim_needed = pytest.mark.skipif(not SHIM.exists(), reason="the shim was not built")
+compiler_needed = pytest.mark.skipif(CC is None, reason="no C compiler")
+
+
+def scenarios() -> list[tuple[str, str]]:
+    """(program, scenario) of all programs, read from the tables at their ends."""
+    found = []
+    for path in sorted(PROGRAMS.glob("*.c")):
+        table = path.read_text().partition("scenarios[] = {")[2].partition("{NULL")[0]
+        found += [(path.stem, name) for name in re.findall(r'{"([a-z0-9-]+)", \w+}', table)]
+    return found
+
+
+def compile_program(source: Path, target: Path, *options: str) -> Path:
+    """Raises with the compiler's words."""
+    assert CC is not None
+    subprocess.run(
+        [CC, *WARNINGS, "-o", str(target), str(source), *options, "-pthread"],
+        check=True,
+        stdin=subprocess.DEVNULL,
+    )
+    return target
 
 
 def free_port(family: int = socket.AF_INET) -> int:

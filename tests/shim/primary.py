@@ -1,6 +1,6 @@
 """A primary and a dispatcher in one thread, for tests of the shim alone.
 
-It serves RRDISPATCH_SOCKET, makes the real listeners and the channels, and hands every connection to
+It serves RRDISPATCH_SOCKET, makes the real listeners and the channels, and hands connections to
 the one worker that there is, once that has said that it waits.
 """
 

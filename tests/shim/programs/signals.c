@@ -1,0 +1,184 @@
+/* accept and signals: when it is interrupted, when it goes on, and accept inside a handler. */
+#include <sys/time.h>
+
+#include "kit.h"
+
+static volatile sig_atomic_t caught;
+static int server, in_handler = -2;
+
+static void count(int number)
+{
+    (void)number;
+    caught++;
+}
+
+static void handle(int number, void (*handler)(int), int flags)
+{
+    struct sigaction action = {.sa_handler = handler, .sa_flags = flags};
+
+    must("sigaction", sigaction(number, &action, NULL) == 0);
+}
+
+/* A child that sends us a signal, and later connects. */
+static pid_t disturb(int signal_number, int then_connect)
+{
+    pid_t parent = getpid(), pid = fork();
+
+    if (pid != 0)
+        return pid;
+    nap(80);
+    kill(parent, signal_number);
+    nap(80);
+    if (then_connect) {
+        int mine = client();
+        char byte;
+        recv(mine, &byte, 1, 0);
+    }
+    _exit(0);
+}
+
+static void interrupted(void)
+{
+    server = listener(0);
+    handle(SIGUSR1, count, 0);
+    pid_t pid = disturb(SIGUSR1, 0);
+    show_fd("accept", accept(server, NULL, NULL));
+    wait_child("child", pid);
+    pid = disturb(SIGUSR1, 0);
+    show_fd("accept4", accept4(server, NULL, NULL, SOCK_NONBLOCK));
+    wait_child("child", pid);
+    printf("caught %d\n", caught);
+}
+
+static void restarted(void)
+{
+    server = listener(0);
+    handle(SIGUSR1, count, SA_RESTART);
+    pid_t pid = disturb(SIGUSR1, 1);
+    int got = show_fd("accept", accept(server, NULL, NULL));
+    printf("caught %d\n", caught);
+    close(got);
+    wait_child("child", pid);
+}
+
+static void ignored(void)
+{
+    server = listener(0);
+    signal(SIGUSR1, SIG_IGN);
+    pid_t pid = disturb(SIGUSR1, 1);
+    int got = show_fd("accept", accept(server, NULL, NULL));
+    close(got);
+    wait_child("child", pid);
+}
+
+/* With a timeout accept is interrupted even by a handler that restarts. */
+static void with_timeout(void)
+{
+    struct timeval limit = {.tv_sec = 20};
+
+    server = listener(0);
+    setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
+    handle(SIGUSR1, count, SA_RESTART);
+    pid_t pid = disturb(SIGUSR1, 0);
+    show_fd("accept", accept(server, NULL, NULL));
+    wait_child("child", pid);
+    printf("caught %d\n", caught);
+}
+
+static void stopped_and_continued(void)
+{
+    server = listener(0);
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) {
+        nap(50);
+        kill(parent, SIGSTOP);
+        nap(50);
+        kill(parent, SIGCONT);
+        nap(50);
+        int mine = client();
+        char byte;
+        recv(mine, &byte, 1, 0);
+        _exit(0);
+    }
+    int got = show_fd("accept", accept(server, NULL, NULL));
+    close(got);
+    wait_child("child", pid);
+}
+
+static void accept_there(int number)
+{
+    int kept = errno;
+    struct sockaddr_in peer;
+    socklen_t size = sizeof peer;
+
+    (void)number;
+    in_handler = accept(server, (struct sockaddr *)&peer, &size);
+    errno = kept;
+}
+
+/* The handler takes the connection that the interrupted accept waits for. */
+static void in_a_handler(void)
+{
+    server = listener(0);
+    handle(SIGUSR1, accept_there, 0);
+    pid_t parent = getpid(), pid = fork();
+    if (pid == 0) {
+        nap(80);
+        kill(parent, SIGUSR1);
+        nap(80);
+        int mine = client();
+        char byte;
+        recv(mine, &byte, 1, 0);
+        _exit(0);
+    }
+    show_fd("accept", accept(server, NULL, NULL));
+    show("in the handler", in_handler >= 0);
+    close(in_handler);
+    wait_child("child", pid);
+}
+
+/* Hundreds of signals while connections come: none of these is lost. */
+static void storm(void)
+{
+    struct itimerval every = {.it_interval.tv_usec = 2000, .it_value.tv_usec = 2000}, never = {0};
+    int taken = 0, other = 0;
+
+    server = listener(0);
+    handle(SIGALRM, count, 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        for (int i = 0; i < 60; i++) {
+            nap(3);
+            close(client());
+        }
+        _exit(0);
+    }
+    setitimer(ITIMER_REAL, &every, NULL);
+    while (taken < 60) {
+        int got = accept(server, NULL, NULL);
+        if (got >= 0) {
+            taken++;
+            close(got);
+        } else if (errno != EINTR) {
+            other++;
+        }
+    }
+    setitimer(ITIMER_REAL, &never, NULL);
+    wait_child("child", pid);
+    printf("taken %d, other errors %d\n", taken, other);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct scenario scenarios[] = {
+        {"interrupted", interrupted},
+        {"restarted", restarted},
+        {"ignored", ignored},
+        {"with-timeout", with_timeout},
+        {"stopped-and-continued", stopped_and_continued},
+        {"in-a-handler", in_a_handler},
+        {"storm", storm},
+        {NULL, NULL}};
+
+    return play(scenarios, argc, argv);
+}
