@@ -253,12 +253,12 @@ static void accept_round(struct rr__dispatcher *d)
 
 void rr__accept_all(struct rr__dispatcher *d)
 {
-    int held = 0;
+    int held = 0, later = rr__reclaims_of_dead(d);
 
-    if (d->full || d->hand.count > 0 || d->collected_count > 0) {
+    if (d->full || d->hand.count > 0 || d->collected_count > 0 || later) {
         rr__refresh(d);
         held = rr__retry_held(d);
-        if (held > 0 || d->room == 0)
+        if (held > 0 || d->room == 0 || later)
             become_full(d);
         else
             become_roomy(d);

@@ -291,6 +291,7 @@ void rr__watch_stalled(struct rr__dispatcher *d);
 /* reclaimer.c and reclaim.c: the helper's process, and asking it */
 void rr__reclaimer_child(int channel, int link) __attribute__((noreturn));
 void rr__reclaim(struct rr__dispatcher *d);
+int rr__reclaims_of_dead(const struct rr__dispatcher *d);
 void rr__reclaim_answer(struct rr__dispatcher *d, struct rr__reclaimer *reclaimer);
 void rr__reclaim_reap(struct rr__dispatcher *d);
 void rr__reclaim_end(struct rr__dispatcher *d);

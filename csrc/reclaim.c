@@ -272,6 +272,21 @@ void rr__reclaim(struct rr__dispatcher *d)
     }
 }
 
+/* Who waited for a worker that died goes before those who come now: accepting goes on by itself and
+ * take-back by asking, so that under overload the first would be overtaken again and again. 1: accept
+ * nothing as long as it goes on. */
+int rr__reclaims_of_dead(const struct rr__dispatcher *d)
+{
+    for (int i = 0; i < d->slots.used_count; i++) {
+        const struct rr__worker *worker = d->slots.used[i];
+        if (worker->state != RR_STATE_DEAD || worker->reclaimer < 0)
+            continue;
+        if (d->reclaimers[worker->reclaimer].state != RR__LATE)
+            return d->slots.ready_count > 0;
+    }
+    return 0;
+}
+
 /* At the end: nothing may stay in a hand. What was asked for is waited for, for a moment, and goes back
  * into the channel that it came from, where whoever follows us finds it. */
 void rr__reclaim_end(struct rr__dispatcher *d)

@@ -78,6 +78,7 @@ class Acceptor:
     def __init__(self, poller: Poller, sender: Sender, talk: Talk) -> None:
         self.listeners: list[Listening] = []
         self.full = False
+        self.give_way: Callable[[], bool] = lambda: False  # to those who waited for dead workers
         self._poller = poller
         self._sender = sender
         self._talk = talk
@@ -143,12 +144,13 @@ class Acceptor:
     def run(self, now: int) -> None:
         """One round over all listeners that have something."""
         sender, slots = self._sender, self._sender.slots
-        if self.full or sender.held:
+        later = self.give_way()
+        if self.full or sender.held or later:
             slots.refresh(now)
             sender.retry_held(now)
             if sender.held and not slots.ready:
                 sender.return_moved(now)
-            if sender.held or slots.next() < 0:
+            if sender.held or later or slots.next() < 0:
                 self._become_full(now)
             elif self.full:
                 self._become_roomy(now)

@@ -42,6 +42,7 @@ class Dispatcher:
         self.sender = Sender(self.slots, self.totals)
         self.acceptor = Acceptor(self.poller, self.sender, self.talk)
         self.reclaims = Reclaims(self.poller, self.sender)
+        self.acceptor.give_way = self.reclaims.of_dead
         self.watch = Watch(self.sender, self.reclaims, self.talk, self.null)
         self.estate = Estate(self.slots, self.acceptor)
         self.heirs = Heirs(self.poller, self.talk, self.estate, self._hear)

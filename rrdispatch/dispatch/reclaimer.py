@@ -116,6 +116,7 @@ class Reclaims:
         self._helpers: dict[Worker, Helper] = {}
         self.changed = False  # the watch should look at what has come back
         self.wanting: list[Worker] = []  # by the last look of the watch
+        self._refused = False  # no helper is to be had now
 
     def wanted(self, worker: Worker) -> bool:
         """Its queue is to be moved."""
@@ -133,6 +134,19 @@ class Reclaims:
         """1 while a helper may hold, or may just be taking, one message of it."""
         helper = self._helpers.get(worker)
         return 1 if helper is not None and helper.asked_ns else 0
+
+    def of_dead(self) -> bool:
+        """Who waited for a worker that died goes before those who come now: accepting goes on by
+        itself and take-back by asking; under overload they would be overtaken again and again.
+        """
+        if not self.wanting or not self._sender.slots.ready or self._refused:
+            return False
+        dead = (one for one in self.wanting if one.state == State.DEAD and not self._is_late(one))
+        return any(lane.queued() for one in dead for lane in one.lanes)
+
+    def _is_late(self, worker: Worker) -> bool:
+        helper = self._helpers.get(worker)
+        return helper is not None and helper.late
 
     def run(self, now: int) -> int:
         """Ask for what is wanted, as far as others have room; when to look again (0: no need)."""
@@ -179,6 +193,7 @@ class Reclaims:
             if lane < 0 or len(self._helpers) >= HELPERS_MAX:
                 return
             helper = self._start(worker, lane)
+            self._refused = helper is None
         if helper is None or helper.asked_ns:
             return
         try:

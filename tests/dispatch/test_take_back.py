@@ -32,6 +32,22 @@ def test_a_dead_workers_queue_is_answered_by_others(dispatcher: Rig, policy: Pol
     assert (ping.accepted, ping.moved, ping.lost, ping.workers) == (30, 30, 0, 2)
 
 
+def test_who_waited_for_a_dead_worker_goes_before_those_who_come_now(dispatcher: Rig):
+    dispatcher.settings(queue_limit=20)
+    dispatcher.listen()
+    (dead,) = dispatcher.add(1, process=True)
+    dead.stop()
+    dispatcher.connect_many(20)
+    dispatcher.accepted(20)
+    dispatcher.connect_many(20)  # nobody has room: they are in the backlog
+    dead.kill()
+    dispatcher.event(ControlKind.DEAD, dead)
+    dispatcher.ping()
+    (other,) = dispatcher.add(1)
+    flags = [other.take().taken.flags for _ in range(40)]
+    assert flags == [FLAG_MOVED] * 20 + [0] * 20
+
+
 def test_a_moved_connection_says_so_and_keeps_its_time_and_peer(dispatcher: Rig):
     dispatcher.listen()
     (dead,) = dispatcher.add(1, process=True)
