@@ -47,7 +47,7 @@ static int on_listener_add(struct rr__dispatcher *d, const struct call *call)
     struct rr__listener *listener = &d->listeners[index];
     if (listener->state == RR__ARMED || listener->state == RR__DISARMED)
         return -EEXIST;
-    int result = rr__expect_socket(call->fds[0], -1, SOCK_STREAM);
+    int result = rr__expect_listener(call->fds[0]);
     if (result == 0)
         result = rr__nonblocking(call->fds[0]);
     if (result < 0)

@@ -48,6 +48,18 @@ int rr__expect_socket(int fd, int family, int type)
     return family >= 0 && address.ss_family != family ? -EAFNOSUPPORT : 0;
 }
 
+int rr__expect_listener(int fd)
+{
+    int listens = 0, result = rr__expect_socket(fd, -1, SOCK_STREAM);
+    socklen_t size = sizeof listens;
+
+    if (result < 0)
+        return result;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) < 0)
+        return -errno;
+    return listens ? 0 : -EINVAL;
+}
+
 enum rr__trouble rr__accept_trouble(int error)
 {
     switch (error) {

@@ -15,5 +15,7 @@ enum rr__trouble rr__accept_trouble(int error);
 int rr__nonblocking(int fd);
 /* 0 if `fd` is a socket of this family (or any, if -1) and type, else -errno. */
 int rr__expect_socket(int fd, int family, int type);
+/* 0 if connections can be accepted from it, else -errno. */
+int rr__expect_listener(int fd);
 
 #endif

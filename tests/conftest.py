@@ -12,11 +12,12 @@ hypothesis.settings.register_profile("bounded", deadline=None, max_examples=100,
 hypothesis.settings.load_profile("bounded")
 
 _FOREIGN = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
+_OURS = ("RRDISPATCH_PURE", "RRDISPATCH_DISPATCHER_PROGRAM")
 
 
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees settings of the shell that started it; RRDISPATCH_PURE is meant for tests."""
+    """No test sees settings of the shell that started it, but for two that are meant for tests."""
     for name in list(os.environ):
-        if name in _FOREIGN or (name.startswith("RRDISPATCH_") and name != "RRDISPATCH_PURE"):
+        if name in _FOREIGN or (name.startswith("RRDISPATCH_") and name not in _OURS):
             monkeypatch.delenv(name)

@@ -91,8 +91,9 @@ class Acceptor:
 
     def add(self, index: int, fd: int, shared: bool) -> None:
         """Take over a listening socket; OSError if it is none, and then the fd is the caller's."""
-        if index != len(self.listeners):
-            raise OSError(errno.EEXIST if index < len(self.listeners) else errno.ERANGE, "index")
+        before = self.find(index)
+        if before is not None and before.open:
+            raise OSError(errno.EEXIST, "index")
         sock = socket.socket(fileno=fd)
         try:
             if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -106,7 +107,13 @@ class Acceptor:
         except OSError:
             sock.detach()
             raise
+        if before is not None:
+            self.listeners.remove(before)
         self.listeners.append(listener)
+
+    def find(self, index: int) -> Listening | None:
+        """The listener of this index, be it closed; a successor is not told of those before it."""
+        return next((one for one in self.listeners if one.index == index), None)
 
     def _arm(self, listener: Listening) -> None:
         if listener.open and not listener.armed and not listener.retry_ns:

@@ -84,10 +84,10 @@ class Estate:
         return self._worker(number).kept if number else self._kept
 
     def _listener(self, index: int) -> Sequence[int]:
-        listeners = self._acceptor.listeners
-        if index >= len(listeners) or not listeners[index].open:
+        listener = self._acceptor.find(index)
+        if listener is None or not listener.open:
             raise _fail(errno.ENOENT)
-        return (listeners[index].sock.fileno(),)
+        return (listener.sock.fileno(),)
 
     def _worker_fds(self, worker: Worker) -> Sequence[int]:
         """In the order of WORKER_ADD."""

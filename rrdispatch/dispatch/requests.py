@@ -31,7 +31,7 @@ from rrdispatch._core.layout import (
     State,
 )
 from rrdispatch._core.pure import Scoreboard
-from rrdispatch.dispatch.accepting import Acceptor, Listening
+from rrdispatch.dispatch.accepting import Acceptor
 from rrdispatch.dispatch.heirs import Heirs
 from rrdispatch.dispatch.lanes import Lane
 from rrdispatch.dispatch.poller import Poller
@@ -137,10 +137,9 @@ class Requests:
         return ()
 
     def _listener_close(self, request: Control, _: list[int]) -> Values | None:
-        listeners = self._acceptor.listeners
-        if request.listener >= len(listeners):
+        listener = self._acceptor.find(request.listener)
+        if listener is None:
             raise _fail(errno.ENOENT)
-        listener: Listening = listeners[request.listener]
         if listener.failed:
             listener.failed = False
             return (0,)
@@ -273,7 +272,8 @@ class Requests:
         if what == Inherit.WORKER:
             first = self._stats(request, fds)
         elif what == Inherit.LISTENER:
-            first = (int(self._acceptor.listeners[request.listener].ending),)
+            listener = self._acceptor.find(request.listener)
+            first = (int(listener is not None and listener.ending),)
         # What was asked for is said at the end.
         return (*first, *(0,) * (CONTROL_VALUES - 2 - len(first)), what, tag)
 

@@ -142,6 +142,21 @@ def test_listeners_that_are_none(dispatcher: Rig, fds: list[int]):
     assert dispatcher.fds() == before
 
 
+def test_an_index_of_a_listener_is_the_primarys_choice(dispatcher: Rig):
+    """A successor is told of those that are left: there may be none at 0. A place is free again."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        dispatcher.ask(K.LISTENER_ADD, listener=1, fds=[sock.fileno()])
+        assert dispatcher.refused(K.LISTENER_CLOSE, listener=0) == errno.ENOENT
+        assert dispatcher.refused(K.LISTENER_ADD, listener=1, fds=[sock.fileno()]) == errno.EEXIST
+        dispatcher.ask(K.LISTENER_CLOSE, listener=1)
+        assert dispatcher.refused(K.LISTENER_CLOSE, listener=1) == errno.ENOENT
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        dispatcher.ask(K.LISTENER_ADD, listener=1, fds=[sock.fileno()])
+        assert dispatcher.refused(K.LISTENER_ADD, listener=1, fds=[sock.fileno()]) == errno.EEXIST
+    with socket.socket() as sock:
+        assert dispatcher.refused(K.LISTENER_ADD, listener=2, fds=[sock.fileno()]) == errno.EINVAL
+
+
 def test_workers_that_are_none(dispatcher: Rig, fds: list[int]):
     dispatcher.listen()
     worker = dispatcher.new_worker()
