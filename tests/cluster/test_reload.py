@@ -77,7 +77,7 @@ def test_bad_code_is_rolled_back_and_nobody_notices(tmp_path: Path, text: str) -
     answers = "range(10)" in text
 
     async def main() -> None:
-        settings = {"ready_timeout": 0.5 if silent else 20.0, "wait_ready": silent}
+        settings = {"ready_timeout": 3.0 if silent else 20.0, "wait_ready": silent}
         if silent:
             ready = PLAIN.replace("    while True:", "    rrdispatch.ready()\n    while True:")
             app(tmp_path, "import rrdispatch\n" + ready)
