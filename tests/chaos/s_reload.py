@@ -22,7 +22,10 @@ from tests.harness.records import OK, REFUSED, TIMEOUT, Tally
 from tests.harness.servers import Service, wait_until
 
 WORKERS = 2
-DRAIN = 2.0  # seconds until an old worker ends WebSockets; the next reload waits for it
+# Half of it is the time in which a new client's first request must have come: a client that gets no
+# processor for so long is told nothing, and closed.
+DRAIN = 10.0
+SHORT_DRAIN = 4.0  # where the next step waits until the old workers end their WebSockets
 KEPT = ("primary", "dispatcher", "logger")
 GROWTH_KB = 512
 
@@ -30,7 +33,7 @@ GROWTH_KB = 512
 def deployed(run: Run, app: Deployment, **more: Any) -> Any:
     """A cluster of that app, with what all reload scenarios need."""
     wanted = {
-        "workers": WORKERS, "probation": 0.2, "drain_timeout": DRAIN, "access_log": False,
+        "workers": WORKERS, "probation": 0.2, "drain_timeout": SHORT_DRAIN, "access_log": False,
         "max_restarts": 0, "dispatcher": run.dispatcher,
     }  # fmt: skip
     return cluster("deployed:asgi", cwd=app.directory, **wanted | more)
@@ -125,7 +128,7 @@ def judge_age(result: Result, tally: Tally, moment: int, version: str) -> None:
 def reload_many(run: Run) -> Result:
     """These WebSockets are short: the next reload waits for the old workers' end."""
     number = 2 if run.mutant else int(run.size(12, 500))
-    return reload_in_a_row(run, number, turns=1)
+    return reload_in_a_row(run, number, turns=1, drain=DRAIN)
 
 
 @scenario(
@@ -134,24 +137,26 @@ def reload_many(run: Run) -> Result:
     target="0 failed, close 1012 is ok; fds delta 0; RSS and threads flat; old code gone",
 )
 def reload_sockets(run: Run) -> Result:
-    number = int(run.size(2, 50))
-    result = reload_in_a_row(run, number, turns=0)
+    number = int(run.size(2, 15))
+    result = reload_in_a_row(run, number, turns=0, drain=run.size(SHORT_DRAIN, 2 * SHORT_DRAIN))
     told = int(result.counts["WebSockets told to come again"])
     result.check("each reload moves the WebSockets", told >= 8 * number)
     return result
 
 
-def reload_in_a_row(run: Run, number: int, turns: int) -> Result:
+def reload_in_a_row(run: Run, number: int, turns: int, drain: float) -> Result:
     result = Result()
     app = Deployment(run.tmp / "app")
     spawned: list[int] = []
+    killed: list[int] = []  # did not end within drain_timeout
     moments: list[int] = []  # when each version was all that took new connections
 
     def hear(event: dict[str, Any]) -> None:
-        if event["event"] == "spawned":
-            spawned.append(int(event["pid"]))
+        names = {"spawned": spawned, "killed": killed}
+        if event["event"] in names:
+            names[event["event"]].append(int(event["pid"]))
 
-    with deployed(run, app, on_event=hear) as running:
+    with deployed(run, app, on_event=hear, drain_timeout=drain) as running:
         watched = Watched(running, holders(running))
         watched.begin()
         began = time.monotonic()
@@ -171,6 +176,7 @@ def reload_in_a_row(run: Run, number: int, turns: int) -> Result:
         old = [pid for pid in spawned if pid not in serving]
         left = [each.pid for each in family(running) if each.pid in old]
     result.counts |= {"reloads": number, "s per reload": took / number, "old workers": len(old)}
+    result.counts["killed at drain_timeout"] = len(killed)
     tally = judge(result, tallies)
     judge_age(result, tally, since, f"v{number}")
     result.counts["answers of too old code"] = too_old(tallies[deploys.FRESH], moments)
@@ -208,10 +214,10 @@ def reload_over(run: Run) -> Result:
     app = Deployment(run.tmp / "app")
     ended: Counter[str] = Counter()
 
-    with deployed(run, app) as running:
+    with deployed(run, app, drain_timeout=DRAIN) as running:
         watched = Watched(running, holders(running))
         watched.begin()
-        with Traffic(address(running)) as traffic:
+        with Traffic(address(running), turns=1) as traffic:
             asked = []
             for turn in range(1, number + 1):
                 app.deploy(f"v{turn}")
@@ -254,7 +260,7 @@ def ask(running: Cluster, ended: Counter[str]) -> threading.Thread:
     target="0 failed; the last deploy serves; nothing is left",
 )
 def reload_storm(run: Run) -> Result:
-    result, storms = Result(), int(run.size(2, 20))
+    result, storms = Result(), int(run.size(1, 10))
     app = Deployment(run.tmp / "app")
     with deployed(run, app) as running:
         watched = Watched(running, holders(running))
