@@ -298,7 +298,8 @@ class Rig:
             self.dispatcher.close()
             for fd in chain(*self._fds.values()):
                 os.close(fd)
-            for thing in (*self.clients, *self.workers, *self.listeners):
+            things: list[Any] = [*self.clients, *self.workers, *self.listeners]
+            for thing in things:
                 thing.close()
 
 
