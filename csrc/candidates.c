@@ -123,8 +123,69 @@ int rr__settle(struct rr__worker *worker)
     return 1;
 }
 
-int rr__next(const struct rr__dispatcher *d)
+/* Where the turn of a partial listener stands: behind whoever got its last connection, or behind the
+ * place of that one's slot if it has left the turn. */
+static int turn_of(const struct rr__dispatcher *d, const struct rr__listener *listener)
 {
+    const struct rr__slots *slots = &d->slots;
+
+    for (int i = 0; i < slots->ready_count; i++)
+        if (slots->ready[i]->id == listener->turn_after)
+            return i + 1;
+    for (int i = 0; i < slots->ready_count; i++)
+        if (slots->ready[i]->slot >= listener->turn_slot)
+            return i;
+    return 0;
+}
+
+static int pick_among(const struct rr__dispatcher *d, int policy, int listener, int turn)
+{
+    struct rr_candidate some[RR_MAX_WORKERS];
+    int index[RR_MAX_WORKERS], count = 0, first = 0;
+    uint64_t fewest = UINT64_MAX;
+
+    for (int i = 0; i < d->slots.ready_count; i++) {
+        const struct rr_candidate *one = &d->candidates[i];
+        if (!rr__has_channel(d->slots.ready[i], listener))
+            continue;
+        uint64_t load_of_one = (uint64_t)one->pending + one->inflight;
+        if (one->eligible && load_of_one < fewest)
+            fewest = load_of_one;
+        first += i < turn;
+        index[count] = i;
+        some[count++] = *one;
+    }
+    int picked = rr_pick(policy, some, count, first, fewest == UINT64_MAX ? 0 : (uint32_t)fewest,
+                         d->settings.band);
+    return picked < 0 ? -1 : index[picked];
+}
+
+int rr__next(const struct rr__dispatcher *d, int listener)
+{
+    if (rr__partial(d, listener))
+        return pick_among(d, d->settings.policy, listener, turn_of(d, &d->listeners[listener]));
     return rr_pick(d->settings.policy, d->candidates, d->slots.ready_count, d->slots.turn, d->fewest,
                    d->settings.band);
+}
+
+/* What is moved does not change the count and the turn of `strict`. */
+int rr__next_for_moved(const struct rr__dispatcher *d, int listener)
+{
+    if (d->settings.policy != RR_STRICT)
+        return rr__next(d, listener);
+    if (rr__partial(d, listener))
+        return pick_among(d, RR_ROUND_ROBIN, listener, d->move_turn);
+    return rr_pick(RR_ROUND_ROBIN, d->candidates, d->slots.ready_count, d->move_turn, d->fewest,
+                   d->settings.band);
+}
+
+int rr__room_for(const struct rr__dispatcher *d, int listener)
+{
+    int room = 0;
+
+    if (!rr__partial(d, listener))
+        return d->room;
+    for (int i = 0; i < d->slots.ready_count; i++)
+        room += d->candidates[i].eligible && rr__has_channel(d->slots.ready[i], listener);
+    return room;
 }

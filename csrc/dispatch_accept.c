@@ -11,12 +11,15 @@
 #define PAUSE_MOST RR__SECOND
 #define FULL_RETRY_MOST (10 * RR__MS)
 #define CLOSE_MOST (3600 * RR__SECOND)
+#define UNSERVED_AGAIN (10 * RR__MS)
 
 void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted)
 {
     int index = (int)(listener - d->listeners);
 
     if (wanted && listener->state == RR__DISARMED) {
+        if (listener->held.count > 0 || rr__unserved(d, index))
+            return;
         int result = rr__poller_add(&d->poller, listener->fd, rr__tag(RR__TAG_LISTENER, index));
         listener->state = result < 0 ? RR__DISARMED : RR__ARMED;
         listener->quiet_ns = d->now + listener->quiet;
@@ -25,6 +28,12 @@ void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted
         listener->state = RR__DISARMED;
         listener->readable = 0;
     }
+}
+
+int rr__listener_open(const struct rr__dispatcher *d, uint32_t index)
+{
+    return index < (uint32_t)d->listener_count && (d->listeners[index].state == RR__ARMED ||
+                                                   d->listeners[index].state == RR__DISARMED);
 }
 
 static void arm_all(struct rr__dispatcher *d, int wanted)
@@ -79,6 +88,48 @@ static void become_roomy(struct rr__dispatcher *d)
         d->listeners[i].readable = d->listeners[i].state == RR__ARMED;
 }
 
+void rr__listeners_served(struct rr__dispatcher *d)
+{
+    for (int i = 0; i < d->listener_count; i++)
+        if (rr__unserved(d, i))
+            rr__arm(d, &d->listeners[i], 0);
+    if (!d->full)
+        arm_all(d, 1);
+}
+
+/* The few who have a channel for it are full, and others are not: it waits alone, as all do when
+ * nobody has room. */
+static void wait_alone(struct rr__dispatcher *d, struct rr__listener *listener)
+{
+    uint64_t pause = listener->pause_ns ? 2 * listener->pause_ns : RR__MS;
+
+    listener->pause_ns = pause < FULL_RETRY_MOST ? pause : FULL_RETRY_MOST;
+    listener->retry_ns = d->now + listener->pause_ns;
+    rr__arm(d, listener, 0);
+}
+
+int rr__set_aside(struct rr__dispatcher *d, struct rr__hand *hand)
+{
+    struct rr__listener *listener = &d->listeners[hand->listener];
+
+    if (hand->count == 0 || !rr__partial(d, hand->listener) || listener->held.count > 0)
+        return hand->count;
+    listener->held = *hand;
+    hand->count = 0;
+    wait_alone(d, listener);
+    return 0;
+}
+
+static void wait_for_room(struct rr__dispatcher *d, struct rr__listener *listener)
+{
+    int alone = d->room > 0 && rr__partial(d, (int)(listener - d->listeners));
+
+    if (rr__set_aside(d, &d->hand) > 0 || !alone)
+        become_full(d);
+    else
+        wait_alone(d, listener);
+}
+
 static void tell_error(struct rr__dispatcher *d, struct rr__listener *listener, int error,
                        uint64_t pause)
 {
@@ -120,6 +171,8 @@ void rr__listener_drop(struct rr__dispatcher *d, struct rr__listener *listener, 
     }
     d->system->close(listener->fd);
     listener->fd = -1;
+    if (listener->held.count == 0)
+        listener->retry_ns = 0;
     listener->state = (uint8_t)state;
     listener->closing = 0;
 }
@@ -190,23 +243,28 @@ static int next_worker(struct rr__dispatcher *d, int listener)
 {
     if (d->since_refresh++ >= d->slots.ready_count)
         rr__refresh(d);
-    int index = rr__next(d);
+    int index = rr__next(d, listener);
     if (index < 0) {
         rr__refresh(d);
-        index = rr__next(d);
+        index = rr__next(d, listener);
     }
-    return index >= 0 && listener < d->slots.ready[index]->channels ? index : -1;
+    return index;
 }
 
 /* Accepts up to `quota`; 1 when a whole round brought errors only. */
 static int accept_some(struct rr__dispatcher *d, struct rr__listener *listener, uint32_t quota)
 {
     uint32_t failed = 0;
+    int number = (int)(listener - d->listeners);
 
+    if (rr__partial(d, number) && rr__reclaims_of_dead(d, number)) {
+        wait_alone(d, listener);
+        return 0;
+    }
     for (uint32_t done = 0; done < quota; done++) {
-        int index = next_worker(d, (int)(listener - d->listeners));
+        int index = next_worker(d, number);
         if (index < 0) {
-            become_full(d);
+            wait_for_room(d, listener);
             break;
         }
         /* Of a message's connections only the first one's peer is told: the others need not ask. */
@@ -223,7 +281,7 @@ static int accept_some(struct rr__dispatcher *d, struct rr__listener *listener, 
         }
         note_accepted(d, listener, fd, length);
         if (rr__give(d, index, &d->hand) < 0 && rr__place(d, &d->hand, 0) > 0) {
-            become_full(d);
+            wait_for_room(d, listener);
             break;
         }
     }
@@ -253,7 +311,7 @@ static void accept_round(struct rr__dispatcher *d)
 
 void rr__accept_all(struct rr__dispatcher *d)
 {
-    int held = 0, later = rr__reclaims_of_dead(d);
+    int held = 0, later = rr__reclaims_of_dead(d, -1);
 
     if (d->full || d->hand.count > 0 || d->collected_count > 0 || later) {
         rr__refresh(d);
@@ -281,8 +339,10 @@ void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *lis
         quiet = CLOSE_MOST;
     if (limit > CLOSE_MOST)
         limit = CLOSE_MOST;
+    int was_empty = rr__unserved(d, (int)(listener - d->listeners)) && !rr__readable(listener->fd);
     int gated = listener->shared ? -EPERM : rr_gate(listener->fd);
     listener->shut = gated == 0 && rr__expect_socket(listener->fd, AF_UNIX, SOCK_STREAM) == 0;
+    listener->empty = listener->shut && was_empty;
     /* A filter on TCP takes CAP_NET_ADMIN on newer kernels (EPERM without it on 6.18). */
     listener->narrow = !listener->shared && gated < 0 && listen(listener->fd, 0) == 0;
     listener->closing = 1;
@@ -293,21 +353,43 @@ void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *lis
     listener->readable = listener->state == RR__ARMED;
 }
 
+/* Nothing came for so long. Where nobody can accept, the backlog is asked for instead; a shut AF_UNIX
+ * listener is always readable, and what was in it when it was shut waits for the limit. */
+static int is_quiet(struct rr__dispatcher *d, struct rr__listener *listener)
+{
+    if (d->now <= listener->quiet_ns)
+        return 0;
+    if (listener->state == RR__ARMED)
+        return !listener->readable;
+    if (!rr__unserved(d, (int)(listener - d->listeners)) || listener->held.count > 0)
+        return 0;
+    listener->quiet_ns = d->now + listener->quiet + UNSERVED_AGAIN;
+    return listener->shut ? listener->empty : !rr__readable(listener->fd);
+}
+
+static void retry(struct rr__dispatcher *d, struct rr__listener *listener)
+{
+    listener->retry_ns = 0;
+    if (listener->held.count > 0) {
+        rr__refresh(d);
+        if (rr__place(d, &listener->held, 0) > 0) {
+            wait_alone(d, listener);
+            return;
+        }
+    }
+    if (!d->full)
+        rr__arm(d, listener, 1);
+}
+
 /* Pauses that are over, and closes whose time has come. */
 void rr__listeners_due(struct rr__dispatcher *d)
 {
     for (int i = 0; i < d->listener_count; i++) {
         struct rr__listener *listener = &d->listeners[i];
-        if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
-            continue;
-        if (listener->retry_ns && d->now >= listener->retry_ns) {
-            listener->retry_ns = 0;
-            if (!d->full)
-                rr__arm(d, listener, 1);
-        }
-        int quiet = listener->state == RR__ARMED && !listener->readable &&
-                    d->now >= listener->quiet_ns;
-        if (listener->closing && (quiet || d->now >= listener->limit_ns))
+        if (listener->retry_ns && d->now >= listener->retry_ns)
+            retry(d, listener);
+        if (listener->closing && rr__listener_open(d, (uint32_t)i) &&
+            (is_quiet(d, listener) || d->now >= listener->limit_ns))
             rr__listener_drop(d, listener, RR__CLOSED);
     }
 }

@@ -54,7 +54,9 @@ static int on_listener_add(struct rr__dispatcher *d, const struct call *call)
         return result;
     *listener = (struct rr__listener){.fd = call->fds[0],
                                       .state = RR__DISARMED,
-                                      .shared = call->request->value[0] & 1};
+                                      .shared = call->request->value[0] & 1,
+                                      .held = listener->held,
+                                      .retry_ns = listener->held.count > 0 ? d->now : 0};
     call->fds[0] = -1;
     if ((int)index >= d->listener_count)
         d->listener_count = (int)index + 1;
@@ -83,6 +85,11 @@ static int on_listener_close(struct rr__dispatcher *d, const struct call *call)
     if (!listener->closing)
         rr__listener_start_close(d, listener, call->request->value[0], call->request->value[1]);
     return RR__LATER;
+}
+
+static int on_channel_add(struct rr__dispatcher *d, const struct call *call)
+{
+    return rr__channel_add(d, call->request, call->fds, call->count);
 }
 
 static int on_worker_add(struct rr__dispatcher *d, const struct call *call)
@@ -245,6 +252,7 @@ static const struct handler {
     [RR_CONTROL_KEEP] = {on_keep, 1},
     [RR_CONTROL_INHERIT] = {on_inherit, 0},
     [RR_CONTROL_HEIR] = {on_heir, 1},
+    [RR_CONTROL_CHANNEL_ADD] = {on_channel_add, 1},
 };
 
 int rr__request(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count,

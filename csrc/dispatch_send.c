@@ -6,9 +6,15 @@
 #include "dispatcher.h"
 #include "ledger.h"
 
-/* The turn goes to the one after `index`. */
-void rr__advance(struct rr__dispatcher *d, int index)
+/* The turn goes to the one after `index`. A partial listener has its own, so that whoever has a channel
+ * for more of them keeps its share of each. */
+static void advance(struct rr__dispatcher *d, int listener, int index)
 {
+    if (rr__partial(d, listener)) {
+        d->listeners[listener].turn_after = d->slots.ready[index]->id;
+        d->listeners[listener].turn_slot = d->slots.ready[index]->slot + 1;
+        return;
+    }
     d->slots.turn = index + 1 < d->slots.ready_count ? index + 1 : 0;
 }
 
@@ -126,7 +132,7 @@ int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand)
     }
     if (++one->pending >= d->settings.queue_limit)
         rr__pass_over(d, index);
-    rr__advance(d, index);
+    advance(d, hand->listener, index);
     return 0;
 }
 
@@ -137,13 +143,11 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
     int apart = moved && d->settings.policy == RR_STRICT;
 
     while (hand->count > 0) {
-        int index = rr_pick(apart ? RR_ROUND_ROBIN : d->settings.policy, d->candidates,
-                            d->slots.ready_count, apart ? d->move_turn : d->slots.turn, d->fewest,
-                            d->settings.band);
+        int index = moved ? rr__next_for_moved(d, hand->listener) : rr__next(d, hand->listener);
         if (index < 0)
             break;
         struct rr__worker *worker = d->slots.ready[index];
-        if (hand->listener >= worker->channels || send_first(d, worker, hand) < 0) {
+        if (send_first(d, worker, hand) < 0) {
             pause_worker(d, worker);
             continue;
         }
@@ -152,7 +156,7 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
         if (apart)
             d->move_turn = index + 1;
         else
-            rr__advance(d, index);
+            advance(d, hand->listener, index);
         d->moved += (uint64_t)(moved != 0);
         worker->picks += (uint64_t)(moved == 0);
     }
@@ -199,20 +203,20 @@ void rr__flush(struct rr__dispatcher *d)
     d->collected_count = kept;
 }
 
-/* Tries again to place what is held. Connections that are still held: nothing is accepted then. */
+/* Tries again to place what is held. Connections that still are: nothing is accepted then. */
 int rr__retry_held(struct rr__dispatcher *d)
 {
     int kept = 0, held = 0;
 
-    if (d->hand.count > 0)
-        held += rr__place(d, &d->hand, 0);
+    if (d->hand.count > 0 && rr__place(d, &d->hand, 0) > 0)
+        held += rr__set_aside(d, &d->hand);
     for (int i = 0; i < d->collected_count; i++) {
         struct rr__worker *worker = d->collected[i];
         int usable = worker->state == RR_STATE_READY && d->now >= worker->pause_ns;
         if (worker->outbox.count > 0 && usable && !worker->stalled)
             flush_outbox(d, worker);
-        if (worker->outbox.count > 0)
-            held += rr__place(d, &worker->outbox, 0);
+        if (worker->outbox.count > 0 && rr__place(d, &worker->outbox, 0) > 0)
+            held += rr__set_aside(d, &worker->outbox);
         worker->collecting = worker->outbox.count > 0;
         if (worker->collecting)
             d->collected[kept++] = worker;

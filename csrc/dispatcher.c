@@ -55,12 +55,12 @@ static int timeout(const struct rr__dispatcher *d)
     sooner(&deadline, d->heirs.silent_ns);
     for (int i = 0; i < d->listener_count; i++) {
         const struct rr__listener *listener = &d->listeners[i];
+        sooner(&deadline, listener->retry_ns);
         if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
             continue;
-        sooner(&deadline, listener->retry_ns);
         if (listener->closing) {
             sooner(&deadline, listener->limit_ns);
-            if (listener->state == RR__ARMED)
+            if (listener->state == RR__ARMED || rr__unserved(d, i))
                 sooner(&deadline, listener->quiet_ns);
         }
     }
@@ -94,12 +94,12 @@ static int may_end(struct rr__dispatcher *d)
     if (d->now >= d->leave_ns)
         return 1;
     for (int i = 0; i < d->listener_count; i++)
-        busy |= d->listeners[i].state == RR__ARMED || d->listeners[i].state == RR__DISARMED;
+        busy |= d->listeners[i].held.count > 0 || rr__listener_open(d, (uint32_t)i);
     for (int i = 0; i < d->slots.used_count; i++) {
         struct rr__worker *worker = d->slots.used[i];
         rr__measure(d, worker);
         alive |= worker->state != RR_STATE_DEAD;
-        busy |= !rr__worker_idle(worker);
+        busy |= !rr__worker_idle(worker) && !rr__worker_hopeless(d, worker);
     }
     rr__watch_soon(d, d->now + 10 * RR__MS);
     return !alive || !busy;
@@ -175,6 +175,12 @@ static void drop(struct rr__dispatcher *d, struct rr__hand *hand)
         d->system->close(hand->fds[--hand->count]);
 }
 
+static void put_anywhere(struct rr__dispatcher *d, struct rr__worker *worker, struct rr__hand *hand)
+{
+    if (hand->count > 0 && rr__has_channel(worker, hand->listener))
+        rr__put_back(d, worker, hand->listener, hand);
+}
+
 /* What is held when a STOP comes goes to whoever can have it. */
 static void empty_hands(struct rr__dispatcher *d)
 {
@@ -185,11 +191,14 @@ static void empty_hands(struct rr__dispatcher *d)
         struct rr__worker *worker = d->slots.used[i];
         if (worker->outbox.count > 0)
             rr__put_back(d, worker, worker->outbox.listener, &worker->outbox);
-        if (d->hand.count > 0 && d->hand.listener < worker->channels)
-            rr__put_back(d, worker, d->hand.listener, &d->hand);
+        put_anywhere(d, worker, &d->hand);
+        for (int at = 0; at < d->listener_count; at++)
+            put_anywhere(d, worker, &d->listeners[at].held);
         drop(d, &worker->outbox);
     }
     drop(d, &d->hand);
+    for (int i = 0; i < d->listener_count; i++)
+        drop(d, &d->listeners[i].held);
     rr__talk(d);
 }
 

@@ -68,7 +68,9 @@ struct rr__worker {
     uint64_t moved_ns;   /* when it took something, or was given something to an empty queue */
     uint64_t pause_ns;   /* its channel is full: not before */
     uint32_t capacity;
-    uint8_t used, state, stalled, batch, channels;
+    uint16_t mask;       /* listeners that it has a channel for */
+    uint8_t used, state, stalled, batch;
+    uint8_t channels;    /* places of channel[] in use; those not in the mask are absent */
     uint8_t collecting;  /* it is in collected[] */
     uint8_t probing;     /* a probe is in oldest_channel */
     uint8_t hung;        /* and this was told */
@@ -106,10 +108,14 @@ struct rr__listener {
     uint8_t shared;              /* another process may go on with it: never gated */
     uint8_t shut;                /* gated for good: once empty it stays empty */
     uint8_t narrow;              /* no gate to be had: a backlog of one, shut as soon as it is empty */
+    uint8_t empty;               /* shut while it was empty and nobody READY had a channel for it */
     uint64_t retry_ns, pause_ns; /* after EMFILE and its like */
     uint64_t error_told_ns;      /* when an accept error was told last */
     uint32_t sequence;           /* of LISTENER_CLOSE */
     uint64_t quiet, quiet_ns, limit_ns, accepted;
+    /* While not all of the READY have a channel for it: its own turn, and what only they could take. */
+    uint32_t turn_after, turn_slot; /* who got its last connection; the slot after that one's */
+    struct rr__hand held;
 };
 
 enum rr__reclaimer_state { RR__FREE, RR__IDLE, RR__ASKED, RR__LATE, RR__HOLDING, RR__ENDING };
@@ -138,6 +144,8 @@ struct rr__slots {
     int used_count, ready_count;
     int turn;
     uint32_t next_slot; /* the turn, while ready[] is made anew */
+    uint32_t served;    /* listeners that one of the READY has a channel for */
+    uint32_t common;    /* and those that all of them have one for */
 };
 
 /* The command that starts an heir, as it came; the pointers lead into the text. */
@@ -209,21 +217,42 @@ static inline uint64_t rr__tag(enum rr__tag kind, int index)
     return (uint64_t)kind << 32 | (uint32_t)index;
 }
 
+static inline int rr__has_channel(const struct rr__worker *worker, int listener)
+{
+    return worker->mask >> listener & 1;
+}
+
+/* Only some of the READY, or none, have a channel for it. With nobody READY that says nothing. */
+static inline int rr__partial(const struct rr__dispatcher *d, int listener)
+{
+    return !(d->slots.common >> listener & 1);
+}
+
+/* None of those who are READY has one: it waits alone. */
+static inline int rr__unserved(const struct rr__dispatcher *d, int listener)
+{
+    return d->slots.ready_count > 0 && !(d->slots.served >> listener & 1);
+}
+
 /* slots.c: the table of workers; pure */
 struct rr__worker *rr__slots_find(const struct rr__slots *slots, uint32_t id);
 void rr__slots_insert(struct rr__slots *slots, struct rr__worker *worker);
 void rr__slots_remove(struct rr__slots *slots, struct rr__worker *worker);
 void rr__slots_rebuild(struct rr__slots *slots);
+/* Who has a channel for what has changed, and nothing else. */
+void rr__slots_cover(struct rr__slots *slots);
 
 /* candidates.c: what the policy sees, and where SIOCINQ is asked */
 void rr__measure(struct rr__dispatcher *d, struct rr__worker *worker);
 void rr__refresh(struct rr__dispatcher *d);
 void rr__pass_over(struct rr__dispatcher *d, int ready_index);
 int rr__settle(struct rr__worker *worker);
-int rr__next(const struct rr__dispatcher *d);
+int rr__next(const struct rr__dispatcher *d, int listener);
+int rr__next_for_moved(const struct rr__dispatcher *d, int listener);
+/* How many can take a connection of this listener. */
+int rr__room_for(const struct rr__dispatcher *d, int listener);
 
 /* dispatch_send.c: from a hand into a channel */
-void rr__advance(struct rr__dispatcher *d, int index);
 int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand);
 int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved);
 int rr__put_back(struct rr__dispatcher *d, struct rr__worker *worker, int channel,
@@ -235,6 +264,11 @@ int rr__retry_held(struct rr__dispatcher *d);
 /* dispatch_accept.c: from the backlogs into a hand; armed or not */
 void rr__accept_all(struct rr__dispatcher *d);
 void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted);
+int rr__listener_open(const struct rr__dispatcher *d, uint32_t index);
+/* Arms what is served now, and disarms what is not any more. */
+void rr__listeners_served(struct rr__dispatcher *d);
+/* A hand that only some could take does not keep the others waiting. What stays in it. */
+int rr__set_aside(struct rr__dispatcher *d, struct rr__hand *hand);
 void rr__listener_start_close(struct rr__dispatcher *d, struct rr__listener *listener,
                               uint64_t quiet, uint64_t limit);
 void rr__listener_drop(struct rr__dispatcher *d, struct rr__listener *listener, int state);
@@ -260,18 +294,22 @@ int rr__serve_control(struct rr__dispatcher *d);
 
 /* lifecycle.c: a worker's states */
 int rr__worker_add(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count);
+int rr__channel_add(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count);
 int rr__worker_idle(const struct rr__worker *worker);
+/* It is dead, and nobody READY has a channel for what is left in its own. */
+int rr__worker_hopeless(const struct rr__dispatcher *d, const struct rr__worker *worker);
 void rr__worker_enter(struct rr__dispatcher *d, struct rr__worker *worker, int state);
 void rr__worker_died(struct rr__dispatcher *d, struct rr__worker *worker);
 void rr__worker_close(struct rr__dispatcher *d, struct rr__worker *worker);
 void rr__worker_unstall(struct rr__dispatcher *d, struct rr__worker *worker);
 
 /* estate.c: what is kept for an heir, and given to it */
-enum { RR__INHERIT_WHAT = 10, RR__INHERIT_TAG = 11 }; /* the values of an answer that say what was asked */
+/* Values of an answer: a worker's mask; what was asked for. */
+enum { RR__INHERIT_CHANNELS = 8, RR__INHERIT_WHAT = 10, RR__INHERIT_TAG = 11 };
 int rr__keep(struct rr__dispatcher *d, const struct rr_control *request, int *fds, int count);
 void rr__kept_close(struct rr__dispatcher *d, struct rr__kept *table);
 /* The fds that belong to the answer of an INHERIT: how many, or -errno. They stay the dispatcher's. */
-int rr__inherited(struct rr__dispatcher *d, const struct rr_control *answer, int *fds);
+int rr__inherited(struct rr__dispatcher *d, struct rr_control *answer, int *fds);
 void rr__orphan_requests(struct rr__dispatcher *d);
 
 /* heir.c: who takes the primary's place */
@@ -291,7 +329,8 @@ void rr__watch_stalled(struct rr__dispatcher *d);
 /* reclaimer.c and reclaim.c: the helper's process, and asking it */
 void rr__reclaimer_child(int channel, int link) __attribute__((noreturn));
 void rr__reclaim(struct rr__dispatcher *d);
-int rr__reclaims_of_dead(const struct rr__dispatcher *d);
+/* Of one listener, or with -1 of those that all of the READY have a channel for. */
+int rr__reclaims_of_dead(const struct rr__dispatcher *d, int listener);
 void rr__reclaim_answer(struct rr__dispatcher *d, struct rr__reclaimer *reclaimer);
 void rr__reclaim_reap(struct rr__dispatcher *d);
 void rr__reclaim_end(struct rr__dispatcher *d);

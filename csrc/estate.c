@@ -50,19 +50,16 @@ int rr__keep(struct rr__dispatcher *d, const struct rr_control *request, int *fd
 
 static int listener_fd(const struct rr__dispatcher *d, uint32_t index, int *fds)
 {
-    if (index >= (uint32_t)d->listener_count)
+    if (!rr__listener_open(d, index))
         return -ENOENT;
-    const struct rr__listener *listener = &d->listeners[index];
-    if (listener->state != RR__ARMED && listener->state != RR__DISARMED)
-        return -ENOENT;
-    fds[0] = listener->fd;
+    fds[0] = d->listeners[index].fd;
     return 1;
 }
 
-/* In the order of WORKER_ADD. */
-static int worker_fds(const struct rr__dispatcher *d, uint32_t id, int *fds)
+/* In the order of WORKER_ADD. The mask belongs to the fds: it is as of now, too. */
+static int worker_fds(const struct rr__dispatcher *d, struct rr_control *answer, int *fds)
 {
-    const struct rr__worker *worker = rr__slots_find(&d->slots, id);
+    const struct rr__worker *worker = rr__slots_find(&d->slots, answer->worker);
     int count = 0;
 
     if (!worker)
@@ -70,7 +67,10 @@ static int worker_fds(const struct rr__dispatcher *d, uint32_t id, int *fds)
     fds[count++] = worker->pidfd;
     fds[count++] = worker->board_fd;
     fds[count++] = worker->lifeline;
+    answer->value[RR__INHERIT_CHANNELS] = worker->mask;
     for (int i = 0; i < worker->channels; i++) {
+        if (!rr__has_channel(worker, i))
+            continue;
         fds[count++] = worker->channel[i].sender;
         fds[count++] = worker->channel[i].receiver;
     }
@@ -89,13 +89,13 @@ static int kept_fds(struct rr__dispatcher *d, uint32_t id, uint64_t tag, int *fd
     return kept->count > 0 ? kept->count : -ENOENT;
 }
 
-int rr__inherited(struct rr__dispatcher *d, const struct rr_control *answer, int *fds)
+int rr__inherited(struct rr__dispatcher *d, struct rr_control *answer, int *fds)
 {
     switch (answer->value[RR__INHERIT_WHAT]) {
     case RR_INHERIT_LISTENER:
         return listener_fd(d, answer->listener, fds);
     case RR_INHERIT_WORKER:
-        return worker_fds(d, answer->worker, fds);
+        return worker_fds(d, answer, fds);
     case RR_INHERIT_KEPT:
         return kept_fds(d, answer->worker, answer->value[RR__INHERIT_TAG], fds);
     default:

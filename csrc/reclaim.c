@@ -104,26 +104,37 @@ static void ask(struct rr__dispatcher *d, struct rr__reclaimer *one)
     one->deadline_ns = d->now + RR__RECLAIM_NS;
 }
 
-static int waiting_channel(const struct rr__worker *worker)
+static int waits(const struct rr__worker *worker, int channel)
 {
-    for (int i = 0; i < worker->channels; i++)
-        if (worker->channel[i].left != worker->channel[i].sent)
-            return i;
-    return -1;
+    return worker->channel[channel].left != worker->channel[channel].sent;
 }
 
-/* Asked for and in hand: no more is fetched than there are others with room. */
-static int on_the_way(const struct rr__dispatcher *d)
+/* Asked for and in hand: no more is fetched than there are others with room. What only some can have
+ * is counted apart: it may be in hand for long. */
+static int on_the_way(const struct rr__dispatcher *d, int channel)
 {
     int count = 0;
-    for (int i = 0; i < RR__RECLAIMERS; i++)
-        count += d->reclaimers[i].state == RR__ASKED || d->reclaimers[i].state == RR__HOLDING;
+    for (int i = 0; i < RR__RECLAIMERS; i++) {
+        const struct rr__reclaimer *one = &d->reclaimers[i];
+        int counts = one->channel == channel ||
+                     (!rr__partial(d, channel) && !rr__partial(d, one->channel));
+        count += counts && (one->state == RR__ASKED || one->state == RR__HOLDING);
+    }
     return count;
 }
 
-static int may_fetch(const struct rr__dispatcher *d, const struct rr__worker *worker)
+static int may_fetch(const struct rr__dispatcher *d, const struct rr__worker *worker, int channel)
 {
-    return worker->queued == 0 || on_the_way(d) < d->room;
+    return worker->queued == 0 || on_the_way(d, channel) < rr__room_for(d, channel);
+}
+
+/* The first channel in which something waits that somebody can have, or -1. */
+static int fetchable(const struct rr__dispatcher *d, const struct rr__worker *worker)
+{
+    for (int i = 0; i < worker->channels; i++)
+        if (waits(worker, i) && may_fetch(d, worker, i))
+            return i;
+    return -1;
 }
 
 static void place(struct rr__dispatcher *d, struct rr__reclaimer *one)
@@ -136,7 +147,7 @@ static void place(struct rr__dispatcher *d, struct rr__reclaimer *one)
     one->state = left > 0 ? RR__HOLDING : RR__IDLE;
 }
 
-/* With nobody ready, what was taken back returns to its channel: its worker may yet take it. */
+/* With nobody ready to have it, what was taken back returns to its channel: its worker may yet take it. */
 static void give_back(struct rr__dispatcher *d, struct rr__reclaimer *one)
 {
     struct rr__worker *worker = one->worker;
@@ -157,16 +168,17 @@ static void proceed(struct rr__dispatcher *d, struct rr__reclaimer *one)
 
     if (one->state == RR__HOLDING)
         place(d, one);
-    if (one->state == RR__HOLDING && d->slots.ready_count == 0)
+    if (one->state == RR__HOLDING && !(d->slots.served >> one->channel & 1))
         give_back(d, one);
     if (one->state != RR__IDLE)
         return;
     rr__measure(d, worker);
-    if (!is_there_anything(worker) || !rr__reclaim_wanted(d, worker) ||
-        waiting_channel(worker) != one->channel)
+    if (!is_there_anything(worker) || !rr__reclaim_wanted(d, worker) || !waits(worker, one->channel))
         end(d, one);
-    else if (may_fetch(d, worker))
+    else if (may_fetch(d, worker, one->channel))
         ask(d, one);
+    else if (rr__unserved(d, one->channel) || fetchable(d, worker) >= 0)
+        end(d, one); /* it will be long, or another channel has its turn */
 }
 
 static void fetched(struct rr__reclaimer *one, int count)
@@ -263,8 +275,8 @@ void rr__reclaim(struct rr__dispatcher *d)
         if (!rr__reclaim_wanted(d, worker))
             continue;
         d->wanting = 1;
-        int channel = waiting_channel(worker);
-        if (channel < 0 || !may_fetch(d, worker))
+        int channel = fetchable(d, worker);
+        if (channel < 0)
             continue;
         struct rr__reclaimer *one = start(d, worker, channel);
         if (one)
@@ -274,14 +286,16 @@ void rr__reclaim(struct rr__dispatcher *d)
 
 /* Who waited for a worker that died goes before those who come now: accepting goes on by itself and
  * take-back by asking, so that under overload the first would be overtaken again and again. 1: accept
- * nothing as long as it goes on. */
-int rr__reclaims_of_dead(const struct rr__dispatcher *d)
+ * nothing as long as it goes on. What only some have a channel for holds up its own listener only. */
+int rr__reclaims_of_dead(const struct rr__dispatcher *d, int listener)
 {
     for (int i = 0; i < d->slots.used_count; i++) {
         const struct rr__worker *worker = d->slots.used[i];
         if (worker->state != RR_STATE_DEAD || worker->reclaimer < 0)
             continue;
-        if (d->reclaimers[worker->reclaimer].state != RR__LATE)
+        const struct rr__reclaimer *one = &d->reclaimers[worker->reclaimer];
+        int concerned = listener >= 0 ? one->channel == listener : !rr__partial(d, one->channel);
+        if (concerned && one->state != RR__LATE)
             return d->slots.ready_count > 0;
     }
     return 0;

@@ -39,6 +39,16 @@ void rr__slots_remove(struct rr__slots *slots, struct rr__worker *worker)
     }
 }
 
+void rr__slots_cover(struct rr__slots *slots)
+{
+    slots->served = 0;
+    slots->common = ~0u;
+    for (int i = 0; i < slots->ready_count; i++) {
+        slots->served |= slots->ready[i]->mask;
+        slots->common &= slots->ready[i]->mask;
+    }
+}
+
 /* The turn goes on at the slot whose turn it was: a new generation's worker takes its slot's place. */
 void rr__slots_rebuild(struct rr__slots *slots)
 {
@@ -59,4 +69,5 @@ void rr__slots_rebuild(struct rr__slots *slots)
     }
     if (slots->turn < 0)
         slots->turn = 0;
+    rr__slots_cover(slots);
 }

@@ -13,6 +13,8 @@ enum rr__trouble {
 
 enum rr__trouble rr__accept_trouble(int error);
 int rr__nonblocking(int fd);
+/* 1 if it can be read or accepted from at once. */
+int rr__readable(int fd);
 /* 0 if `fd` is a socket of this family (or any, if -1) and type, else -errno. */
 int rr__expect_socket(int fd, int family, int type);
 /* 0 if connections can be accepted from it, else -errno. */

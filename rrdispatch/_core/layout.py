@@ -103,6 +103,7 @@ class ControlKind(IntEnum):
     KEEP = 12
     INHERIT = 13
     HEIR = 14
+    CHANNEL_ADD = 15
     STARTED = 20
     STALLED = 21
     RECOVERED = 22

@@ -11,22 +11,21 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from rrdispatch import _core
-from rrdispatch._core.layout import Control, ControlKind
-from rrdispatch.dispatch import tracing
+from rrdispatch._core.layout import ControlKind
 from rrdispatch.dispatch.lanes import MS
-from rrdispatch.dispatch.peers import Letter, known
+from rrdispatch.dispatch.listening import Listening
+from rrdispatch.dispatch.peers import known
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.sending import Sender
-from rrdispatch.dispatch.slots import Worker
+from rrdispatch.dispatch.slots import Slots, Worker
 from rrdispatch.dispatch.talk import Talk
 
 SECOND = 1000 * MS
 PAUSE_FIRST = 10 * MS
 FULL_RETRY_MOST = 10 * MS
+UNSERVED_AGAIN = 10 * MS
 
 # Errors of the connection that was to be accepted: the next one may be good.
 NEXT = frozenset(
@@ -38,54 +37,27 @@ NEXT = frozenset(
 FATAL = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 
-@dataclass(slots=True, eq=False)
-class Listening:
-    """One listening socket."""
-
-    index: int
-    sock: socket.socket
-    armed: bool = False
-    readable: bool = False
-    open: bool = True
-    failed: bool = False
-    pause_ns: int = 0
-    retry_ns: int = 0  # 0 = it is not in a pause
-    error_told_ns: int = 0
-    shared: bool = False  # another process may go on with it: never gated
-    narrow: bool = False  # no gate to be had: a backlog of one, shut as soon as it is empty
-    closing: Control | None = None
-    ending: bool = False
-    quiet: int = 0
-    quiet_ns: int = 0
-    limit_ns: int = 0
-    accepted: int = 0
-    letter: Letter = field(init=False)
-    accept: Callable[[], tuple[int, Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.letter = Letter(self.sock.family)
-        # accept4 alone: a socket object per connection would cost as much again.
-        self.accept = tracing.accepting(self.sock._accept)  # type: ignore[attr-defined]
-
-    def note_readable(self) -> None:
-        """The poller says that a connection may wait."""
-        self.readable = True
-
-
 class Acceptor:
     """All listeners, and whether anything is accepted at all."""
 
     def __init__(self, poller: Poller, sender: Sender, talk: Talk) -> None:
         self.listeners: list[Listening] = []
         self.full = False
-        self.give_way: Callable[[], bool] = lambda: False  # to those who waited for dead workers
+        # To those who waited for dead workers, at a listener or, with -1, at those that all serve.
+        self.give_way: Callable[[int], bool] = lambda _: False
         self._poller = poller
         self._sender = sender
         self._talk = talk
         self._first = 0
+        self._unserved = 0  # as the listeners were armed last
+        self._aside_ns = 0  # since when something is held for one of them only
         self._full_ns = 0
         self._full_told = False
         self._full_told_ns = -SECOND
+
+    @property
+    def _slots(self) -> Slots:
+        return self._sender.slots
 
     # ---- armed or not -----------------------------------------------------------------------
 
@@ -117,6 +89,8 @@ class Acceptor:
 
     def _arm(self, listener: Listening) -> None:
         if listener.open and not listener.armed and not listener.retry_ns:
+            if self._slots.unserved >> listener.index & 1 or listener.index in self._sender.aside:
+                return
             self._poller.add(listener.sock.fileno(), listener.note_readable)
             listener.armed = True
 
@@ -124,6 +98,29 @@ class Acceptor:
         if listener.armed:
             self._poller.remove(listener.sock.fileno())
             listener.armed = listener.readable = False
+
+    def _serve(self, now: int) -> None:
+        """Arm what is served now; a listener that nobody READY has a channel for waits alone."""
+        self._unserved = self._slots.unserved
+        for listener in self.listeners:
+            if self._unserved >> listener.index & 1:
+                self._disarm(listener)
+            elif not self.full and not listener.armed:
+                self._arm(listener)
+                listener.quiet_ns = now + listener.quiet
+
+    def _wait_for_room(self, listener: Listening, now: int) -> None:
+        """Nobody has room. Or the few who have a channel for it have none: then it waits alone."""
+        index = listener.index
+        if self._sender.held or not self._slots.partial(index) or not self._slots.has_room():
+            self._become_full(now)
+        else:
+            self._wait_alone(listener, now)
+
+    def _wait_alone(self, listener: Listening, now: int) -> None:
+        listener.pause_ns = min(2 * listener.pause_ns or MS, FULL_RETRY_MOST)
+        listener.retry_ns = now + listener.pause_ns
+        self._disarm(listener)
 
     def _become_full(self, now: int) -> None:
         if self.full:
@@ -151,22 +148,30 @@ class Acceptor:
     def run(self, now: int) -> None:
         """One round over all listeners that have something."""
         sender, slots = self._sender, self._sender.slots
-        later = self.give_way()
-        if self.full or sender.held or later:
-            slots.refresh(now)
-            sender.retry_held(now)
-            if sender.held and not slots.ready:
-                sender.return_moved(now)
-            if sender.held or later or slots.next() < 0:
-                self._become_full(now)
-            elif self.full:
-                self._become_roomy(now)
+        if slots.unserved != self._unserved:
+            self._serve(now)
+        later = self.give_way(-1)
+        if self.full or sender.held or sender.aside or later:
+            self._retry(now, later)
         if not self.full:
             self._round(now)
         if sender.collected:
             sender.flush(now)
             if sender.held:
                 self._become_full(now)
+
+    def _retry(self, now: int, later: bool) -> None:
+        """Again for what is held: is there room now?"""
+        sender, slots = self._sender, self._slots
+        slots.refresh(now)
+        sender.retry_held(now)
+        sender.return_moved(now)
+        if sender.held or later or not slots.has_room():
+            self._become_full(now)
+        elif self.full:
+            self._become_roomy(now)
+        else:
+            self._serve(now)
 
     def _round(self, now: int) -> None:
         count = len(self.listeners)
@@ -176,20 +181,13 @@ class Acceptor:
                 self._accept_some(listener, now)
         self._first = (self._first + 1) % count if count else 0
 
-    def _another_worker(self, lane: int, now: int) -> int:
-        """Who is next by fresh counts, if not everybody is full or has no channel for it; or -1."""
-        slots = self._sender.slots
-        slots.refresh(now)
-        index = slots.next()
-        while index >= 0 and lane >= len(slots.ready[index].lanes):
-            slots.candidates[index].eligible = False
-            index = slots.next()
-        return index
-
     def _accept_some(self, listener: Listening, now: int) -> None:
         """At most a round of them. Counts are read again after as many picks as there are workers:
         one reading per pick."""
         slots = self._sender.slots
+        if slots.partial(listener.index) and self.give_way(listener.index):
+            self._wait_alone(listener, now)
+            return
         left = slots.settings.round
         while left > 0:
             slots.refresh(now)
@@ -242,11 +240,12 @@ class Acceptor:
         sender, slots = self._sender, self._sender.slots
         letter, lane = listener.letter, listener.index
         for _ in range(most):
-            index = slots.next()
-            if index < 0 or lane >= len(slots.ready[index].lanes):
-                index = self._another_worker(lane, now)
+            index = slots.next(lane)
             if index < 0:
-                self._become_full(now)
+                slots.refresh(now)
+                index = slots.next(lane)
+            if index < 0:
+                self._wait_for_room(listener, now)
                 return 0
             try:
                 fd, address = listener.accept()
@@ -258,8 +257,8 @@ class Acceptor:
             self._note_accepted(listener, 1, now)
             letter.write(now, address)
             sender.give(index, fd, now, letter, lane)
-            if sender.held:
-                self._become_full(now)
+            if sender.held or lane in sender.aside:
+                self._wait_for_room(listener, now)
                 return 0
         return now
 
@@ -311,6 +310,8 @@ class Acceptor:
     def start_close(self, listener: Listening, quiet: int, limit: int, now: int) -> None:
         """Turn new connections away, accept what is queued, and close when nothing more comes."""
         listener.ending = True
+        waits = self._slots.unserved >> listener.index & 1
+        listener.empty = bool(waits) and not listener.waits()
         if not listener.shared:
             try:
                 _core.gate(listener.sock.fileno())
@@ -341,13 +342,30 @@ class Acceptor:
             self._talk.answer(listener.closing, 0, (listener.accepted,))
             listener.closing = None
 
-    def _full_retry(self, now: int) -> int:
-        """Room shows itself by a timer only; the longer none was, the less often it is worth it."""
-        return max(MS, min((now - self._full_ns) // 16, FULL_RETRY_MOST))
+    def _is_quiet(self, listener: Listening, now: int) -> bool:
+        """Nothing came for so long. Where nobody can accept, the backlog is asked for instead; a
+        shut unix listener is always readable: what was in it when it was shut waits for the limit.
+        """
+        if now <= listener.quiet_ns:
+            return False
+        if listener.armed:
+            return not listener.readable
+        index = listener.index
+        if not self._slots.unserved >> index & 1 or index in self._sender.aside:
+            return False
+        listener.quiet_ns = now + listener.quiet + UNSERVED_AGAIN
+        if listener.sock.family == socket.AF_UNIX and not listener.shared:
+            return listener.empty
+        return not listener.waits()
 
     def look(self, now: int) -> int:
         """Ends pauses and closes whose time has come; when to look again (0: no need)."""
-        due = [now + self._full_retry(now)] if self.full and self._hopeful() else []
+        due = [now + _retry_after(self._full_ns, now)] if self.full and self._hopeful() else []
+        if self._sender.aside:
+            self._aside_ns = self._aside_ns or now
+            due.append(now + _retry_after(self._aside_ns, now))
+        else:
+            self._aside_ns = 0
         for listener in self.listeners:
             if not listener.open:
                 continue
@@ -355,11 +373,11 @@ class Acceptor:
                 listener.retry_ns = 0
                 if not self.full:
                     self._arm(listener)
+                    listener.quiet_ns = now + listener.quiet
             if listener.retry_ns:
                 due.append(listener.retry_ns)
             if listener.ending:
-                quiet = listener.armed and not listener.readable and now >= listener.quiet_ns
-                if quiet or now >= listener.limit_ns:
+                if self._is_quiet(listener, now) or now >= listener.limit_ns:
                     self.drop(listener)
                 else:
                     due += [listener.limit_ns, max(listener.quiet_ns, now + MS)]
@@ -369,3 +387,8 @@ class Acceptor:
         """Room may show itself by a timer (EPOLLOUT would come too late); else only by an event."""
         slots = self._sender.slots
         return bool(self._sender.held) or any(not one.stalled_ns for one in slots.ready)
+
+
+def _retry_after(since: int, now: int) -> int:
+    """Room shows itself by a timer only; the longer none was, the less often it is worth it."""
+    return max(MS, min((now - since) // 16, FULL_RETRY_MOST))

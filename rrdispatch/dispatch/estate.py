@@ -38,13 +38,13 @@ class Estate:
             table[tag] = list(fds)
             fds.clear()
 
-    def find(self, request: Control) -> Sequence[int]:
-        """The fds that an INHERIT asks for; they stay ours."""
+    def find(self, request: Control, mask: int = -1) -> Sequence[int]:
+        """The fds that an INHERIT asks for (of channels: those in `mask`); they stay ours."""
         what, tag = request.values[:2]
         if what == Inherit.LISTENER:
             return self._listener(request.listener)
         if what == Inherit.WORKER:
-            return self._worker_fds(self._worker(request.worker))
+            return self._worker_fds(self._worker(request.worker), mask)
         if what != Inherit.KEPT:
             raise _fail(errno.EINVAL)
         kept = self._table(request.worker).get(_tag(tag))
@@ -89,9 +89,10 @@ class Estate:
             raise _fail(errno.ENOENT)
         return (listener.sock.fileno(),)
 
-    def _worker_fds(self, worker: Worker) -> Sequence[int]:
+    def _worker_fds(self, worker: Worker, mask: int) -> Sequence[int]:
         """In the order of WORKER_ADD."""
-        ends = [fd for lane in worker.lanes for fd in (lane.sender.fileno(), lane.receiver)]
+        lanes = [lane for number, lane in sorted(worker.lanes.items()) if mask >> number & 1]
+        ends = [fd for lane in lanes for fd in (lane.sender.fileno(), lane.receiver)]
         return [worker.pidfd, worker.board_fd, worker.lifeline, *ends]
 
 

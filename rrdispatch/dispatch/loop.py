@@ -18,7 +18,7 @@ from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.reclaimer import Reclaims
 from rrdispatch.dispatch.requests import Requests
 from rrdispatch.dispatch.sending import Sender, Totals
-from rrdispatch.dispatch.slots import Settings, Slots
+from rrdispatch.dispatch.slots import Settings, Slots, Worker
 from rrdispatch.dispatch.talk import Talk
 from rrdispatch.dispatch.watch import Watch
 
@@ -132,11 +132,22 @@ class Dispatcher:
         workers = self.slots.workers.values()
         if all(worker.state == State.DEAD for worker in workers):
             return True
-        if any(listener.open for listener in self.acceptor.listeners) or self.sender.held:
+        if any(listener.open for listener in self.acceptor.listeners):
+            return False
+        if self.sender.held or self.sender.aside:
             return False
         for worker in workers:
             worker.measure()
-        return not any(worker.waiting or self.reclaims.asked(worker) for worker in workers)
+        return not any(self._to_wait_for(worker) for worker in workers)
+
+    def _to_wait_for(self, worker: Worker) -> bool:
+        """Something of it may be served yet: not what nobody READY has a channel for."""
+        if self.reclaims.asked(worker):
+            return True
+        if worker.state != State.DEAD:
+            return worker.waiting > 0
+        unserved = self.slots.unserved
+        return any(one.waiting and not unserved >> i & 1 for i, one in worker.lanes.items())
 
     def _finish(self) -> None:
         self.reclaims.finish()

@@ -135,14 +135,21 @@ class Reclaims:
         helper = self._helpers.get(worker)
         return 1 if helper is not None and helper.asked_ns else 0
 
-    def of_dead(self) -> bool:
+    def of_dead(self, only: int) -> bool:
         """Who waited for a worker that died goes before those who come now: accepting goes on by
         itself and take-back by asking; under overload they would be overtaken again and again.
+        What only some have a channel for holds up its own listener only.
         """
+        partial = self._sender.slots.partial
         if not self.wanting or not self._sender.slots.ready or self._refused:
             return False
         dead = (one for one in self.wanting if one.state == State.DEAD and not self._is_late(one))
-        return any(lane.queued() for one in dead for lane in one.lanes)
+        return any(
+            lane.queued()
+            for one in dead
+            for number, lane in one.lanes.items()
+            if (number == only if only >= 0 else not partial(number))
+        )
 
     def _is_late(self, worker: Worker) -> bool:
         helper = self._helpers.get(worker)
@@ -159,11 +166,12 @@ class Reclaims:
             if helper.asked_ns and not helper.late and now - helper.asked_ns >= ANSWER_NS:
                 helper.late = True
                 self._sender.totals.abandoned += 1
-            elif not helper.asked_ns and not self._useful(helper):
-                self._end(helper)
         slots.refresh(now)
+        for helper in list(self._helpers.values()):
+            if not helper.asked_ns and not self._useful(helper):
+                self._end(helper)
         for worker in wanting:
-            if slots.room <= self._on_the_way() or self._sender.held:
+            if self._sender.held:
                 break
             self._ask(worker, now)
         return self._due(now, wanting)
@@ -175,26 +183,50 @@ class Reclaims:
             if one.asked_ns and not one.late
         ]
         unpolled = any(not one.polled for one in self._helpers.values())
-        if unpolled or any(one.queued and not self.asked(one) for one in wanting):
+        if unpolled or any(not self.asked(one) and self._is_served(one) for one in wanting):
             # It waits for room at the others, or in our table of descriptors.
             deadlines.append(now + MS)
         return min(deadlines, default=0)
 
-    def _useful(self, helper: Helper) -> bool:
-        return self.wanted(helper.worker) and helper.worker.lanes[helper.lane].queued() > 0
+    def _is_served(self, worker: Worker) -> bool:
+        """Something waits for it that somebody READY has a channel for."""
+        served = self._sender.slots.served
+        return any(one.ring and served >> i & 1 for i, one in worker.lanes.items())
 
-    def _on_the_way(self) -> int:
-        return sum(1 for one in self._helpers.values() if one.asked_ns and not one.late)
+    def _useful(self, helper: Helper) -> bool:
+        """It may be asked again, now or when there is room, if no other channel has room now."""
+        worker = helper.worker
+        if not self.wanted(worker) or not worker.lanes[helper.lane].queued():
+            return False
+        return self._may_fetch(helper.lane) or self._fetchable(worker) < 0
+
+    def _on_the_way(self, lane: int) -> int:
+        """Asked for. What only some can have is counted apart from what all can."""
+        partial = self._sender.slots.partial
+        alike = [one for one in self._helpers.values() if one.asked_ns and not one.late]
+        if partial(lane):
+            return sum(one.lane == lane for one in alike)
+        return sum(not partial(one.lane) for one in alike)
+
+    def _may_fetch(self, lane: int) -> bool:
+        """No more is on its way than others have room for."""
+        sender = self._sender
+        return lane not in sender.aside and sender.slots.room_for(lane) > self._on_the_way(lane)
+
+    def _fetchable(self, worker: Worker) -> int:
+        """The first channel in which something waits that somebody can have, or -1."""
+        lanes = sorted(worker.lanes.items())
+        return next((i for i, one in lanes if one.queued() and self._may_fetch(i)), -1)
 
     def _ask(self, worker: Worker, now: int) -> None:
         helper = self._helpers.get(worker)
         if helper is None:
-            lane = next((i for i, one in enumerate(worker.lanes) if one.queued()), -1)
+            lane = self._fetchable(worker)
             if lane < 0 or len(self._helpers) >= HELPERS_MAX:
                 return
             helper = self._start(worker, lane)
             self._refused = helper is None
-        if helper is None or helper.asked_ns:
+        if helper is None or helper.asked_ns or not self._may_fetch(helper.lane):
             return
         try:
             helper.link.send(b"T", socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)

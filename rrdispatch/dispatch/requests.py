@@ -31,6 +31,7 @@ from rrdispatch._core.layout import (
     State,
 )
 from rrdispatch._core.pure import Scoreboard
+from rrdispatch.dispatch import tracing
 from rrdispatch.dispatch.accepting import Acceptor
 from rrdispatch.dispatch.heirs import Heirs
 from rrdispatch.dispatch.lanes import Lane
@@ -44,7 +45,10 @@ ROUND_DEFAULT = 64
 ROUND_MOST = 4096
 U32 = (1 << 32) - 1
 PIDFD, BOARD, LIFELINE, CHANNELS = range(4)
-WITH_FDS = (ControlKind.LISTENER_ADD, ControlKind.WORKER_ADD, ControlKind.KEEP, ControlKind.HEIR)
+WITH_FDS = (
+    ControlKind.LISTENER_ADD, ControlKind.WORKER_ADD, ControlKind.KEEP, ControlKind.HEIR,
+    ControlKind.CHANNEL_ADD,
+)  # fmt: skip
 
 Values = tuple[int, ...]
 Call = Callable[[Control, list[int]], Values | None]
@@ -85,6 +89,7 @@ class Requests:
             ControlKind.KEEP: self._keep,
             ControlKind.INHERIT: self._inherit,
             ControlKind.HEIR: self._heir,
+            ControlKind.CHANNEL_ADD: self._channel_add,
         }
 
     def serve(self, data: bytes, fds: list[int]) -> None:
@@ -165,6 +170,7 @@ class Requests:
         channels = fds[CHANNELS:]
         if len(fds) < CHANNELS or len(channels) % 2 or len(channels) > 2 * MAX_LISTENERS:
             raise _fail(errno.EPROTO)
+        numbers = _listeners(request.values[2], len(channels) // 2)
         if request.worker in self._slots.workers:
             raise _fail(errno.EEXIST)
         if len(self._slots.workers) >= MAX_WORKERS:
@@ -178,15 +184,38 @@ class Requests:
             board.close()
             raise
         now = time.monotonic_ns()
-        lanes = [Lane(channels[i], channels[i + 1], now) for i in range(0, len(channels), 2)]
+        lanes = {
+            number: Lane(sender, receiver, now)
+            for number, sender, receiver in zip(numbers, channels[::2], channels[1::2], strict=True)
+        }
         slot, generation = request.values[:2]
         worker = Worker(request.worker, slot, generation, fds[PIDFD], fds[LIFELINE], board, lanes)
         worker.board_fd = fds[BOARD]
         fds.clear()
-        worker.given = worker.sent = worker.handled() + sum(len(lane.ring) for lane in lanes)
+        worker.given = worker.sent = worker.handled() + sum(len(one.ring) for one in lanes.values())
         worker.enter(State.STARTING)
         board.store(Field.STALLED, 0)
         self._slots.workers[worker.id] = worker
+        self._watch.soon()
+        return ()
+
+    def _channel_add(self, request: Control, fds: list[int]) -> Values:
+        worker, number = self._worker(request), request.listener
+        listener = self._acceptor.find(number)
+        if listener is None or not listener.open:
+            raise _fail(errno.ENOENT)
+        if number in worker.lanes:
+            raise _fail(errno.EEXIST)
+        if len(fds) != 2 or not all(map(_is_channel, fds)):
+            raise _fail(errno.EPROTO)
+        if worker.state in (State.DEAD, State.DRAINING):
+            raise _fail(errno.EINVAL)
+        lane = worker.lanes[number] = Lane(fds[0], fds[1], time.monotonic_ns())
+        fds.clear()
+        tracing.opened(worker, lane)
+        worker.given += lane.waiting
+        worker.sent += lane.waiting
+        self._slots.cover()
         self._watch.soon()
         return ()
 
@@ -267,13 +296,15 @@ class Requests:
     def _inherit(self, request: Control, fds: list[int]) -> Values:
         what, tag = request.values[:2]
         self._estate.find(request)  # fails now if there is nothing
-        self._find = lambda: self._estate.find(request)
+        mask = -1
         first: Values = ()
         if what == Inherit.WORKER:
-            first = self._stats(request, fds)
+            mask = self._worker(request).mask
+            first = (*self._stats(request, fds), mask)
         elif what == Inherit.LISTENER:
             listener = self._acceptor.find(request.listener)
             first = (int(listener is not None and listener.ending),)
+        self._find = lambda: self._estate.find(request, mask)
         # What was asked for is said at the end.
         return (*first, *(0,) * (CONTROL_VALUES - 2 - len(first)), what, tag)
 
@@ -284,6 +315,24 @@ class Requests:
     def _stop(self, _: Control, __: list[int]) -> Values:
         self.stopped = True
         return ()
+
+
+def _listeners(mask: int, count: int) -> list[int]:
+    """Whose channels a WORKER_ADD carries, in this order; 0 = of the first ones."""
+    if mask >> MAX_LISTENERS:
+        raise _fail(errno.EINVAL)
+    mask = mask or (1 << count) - 1
+    if mask.bit_count() != count:
+        raise _fail(errno.EPROTO)
+    return [number for number in range(MAX_LISTENERS) if mask >> number & 1]
+
+
+def _is_channel(fd: int) -> bool:
+    try:
+        _expect_channel(fd)
+    except OSError:
+        return False
+    return True
 
 
 def _expect_channel(fd: int) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from itertools import chain
 
 from rrdispatch._core.layout import FLAG_MOVED, Policy, State
 from rrdispatch.dispatch.lanes import MS, Hand
@@ -32,11 +33,14 @@ class Totals:
 
 @dataclass(slots=True)
 class Sender:
-    """Gives connections to workers; ``held`` are those for whom nobody has room."""
+    """Gives connections to workers; ``held`` are those for whom nobody has room, and ``aside``, by
+    listener, those that only some have a channel for: they don't keep the others waiting.
+    """
 
     slots: Slots
     totals: Totals
     held: list[Hand] = field(default_factory=list)
+    aside: dict[int, list[Hand]] = field(default_factory=dict)
     collected: dict[Worker, Hand] = field(default_factory=dict)
     # Something was sent since the watch looked: it has to look again.
     sent_ns: int = 0
@@ -56,7 +60,7 @@ class Sender:
             os.close(fd)
             self._note_sent(worker, 1, now)
         worker.picks += 1
-        self._next_turn(index)
+        self._next_turn(index, lane)
 
     def give_in_turn(self, worker: Worker, fd: int, now: int, letter: Letter, lane: int) -> None:
         """The same where it is sure whose turn it is, one of ``Slots.in_turn`` after another.
@@ -81,10 +85,9 @@ class Sender:
         self.totals.sent += count
         self.sent_ns = now
 
-    def _next_turn(self, index: int) -> None:
-        slots = self.slots
-        slots.note_given(index)
-        slots.turn = index + 1 if index + 1 < len(slots.ready) else 0
+    def _next_turn(self, index: int, lane: int) -> None:
+        self.slots.note_given(index)
+        self.slots.advance(lane, index)
 
     def _note_sent(self, worker: Worker, count: int, now: int) -> None:
         worker.sent += count
@@ -134,18 +137,17 @@ class Sender:
         """One by one to whoever is next; what finds no room is held."""
         while hand.fds:
             if not self._place_first(hand, now):
-                self.held.append(hand)
+                partial = self.slots.partial(hand.lane)
+                (self.aside.setdefault(hand.lane, []) if partial else self.held).append(hand)
                 return
 
     def _place_first(self, hand: Hand, now: int) -> bool:
         """The first connection of the hand; the peer is known of that one only."""
         slots = self.slots
         moved = bool(hand.flags & FLAG_MOVED)
-        while (index := slots.next_for_moved() if moved else slots.next()) >= 0:
+        pick = slots.next_for_moved if moved else slots.next
+        while (index := pick(hand.lane)) >= 0:
             worker = slots.ready[index]
-            if hand.lane >= len(worker.lanes):
-                worker.candidate.eligible = False
-                continue
             first = Hand(hand.fds[:1], hand.accepted_ns, hand.peer, hand.lane, hand.flags)
             try:
                 worker.lanes[hand.lane].send_hand(first, now)
@@ -155,11 +157,11 @@ class Sender:
             os.close(hand.fds.pop(0))
             hand.peer = b""
             self._note_sent(worker, 1, now)
-            self._note_placed(worker, index, moved)
+            self._note_placed(worker, index, hand.lane, moved)
             return True
         return False
 
-    def _note_placed(self, worker: Worker, index: int, moved: bool) -> None:
+    def _note_placed(self, worker: Worker, index: int, lane: int, moved: bool) -> None:
         slots = self.slots
         if moved:
             self.totals.moved += 1
@@ -169,19 +171,25 @@ class Sender:
             slots.note_given(index)
             slots.move_turn = index + 1
         else:
-            self._next_turn(index)
+            self._next_turn(index, lane)
+
+    def _let_go(self) -> list[Hand]:
+        hands = [*self.held, *chain(*self.aside.values())]
+        self.held, self.aside = [], {}
+        return hands
 
     def retry_held(self, now: int) -> None:
         """Try again to place what is held."""
-        held, self.held = self.held, []
-        for hand in held:
+        for hand in self._let_go():
             self.place(hand, now)
 
     def return_moved(self, now: int) -> None:
-        """With nobody ready, what was taken back returns to its channel: its worker may take it."""
-        for hand in list(self.held):
+        """With nobody ready to have it, what was taken back returns to its channel: its worker may
+        take it.
+        """
+        for hand in [*self.held, *chain(*self.aside.values())]:
             source = self.slots.workers.get(hand.source)
-            if source is None:
+            if source is None or self.slots.served >> hand.lane & 1:
                 continue
             try:
                 source.lanes[hand.lane].send_hand(hand, now)
@@ -189,16 +197,24 @@ class Sender:
                 continue
             for fd in hand.fds:
                 os.close(fd)
-            self.held.remove(hand)
+            self._forget(hand)
             source.given += len(hand.fds)
             source.moved_away -= len(hand.fds)
             source.moved_lately -= len(hand.fds)
             self.sent_ns = now
 
+    def _forget(self, hand: Hand) -> None:
+        if hand in self.held:
+            self.held.remove(hand)
+            return
+        self.aside[hand.lane].remove(hand)
+        if not self.aside[hand.lane]:
+            del self.aside[hand.lane]
+
     def put_back(self, now: int) -> None:
         """At the end: what is held goes into any living worker's channel, whatever its limit."""
         self.flush(now)
-        held, self.held = self.held, []
+        held = self._let_go()
         order = (State.READY, State.PARKED, State.STARTING, State.DRAINING, State.DEAD)
         workers = sorted(self.slots.workers.values(), key=lambda one: order.index(one.state))
         for hand in held:
@@ -212,7 +228,7 @@ class Sender:
     def _push(self, hand: Hand, workers: list[Worker], now: int) -> bool:
         first = Hand(hand.fds[:1], hand.accepted_ns, hand.peer, hand.lane, hand.flags)
         for worker in workers:
-            if hand.lane >= len(worker.lanes):
+            if hand.lane not in worker.lanes:
                 continue
             try:
                 worker.lanes[hand.lane].send_hand(first, now)

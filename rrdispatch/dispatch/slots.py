@@ -21,7 +21,7 @@ from rrdispatch._core.layout import (
 from rrdispatch._core.pure import Scoreboard
 from rrdispatch.dispatch import tracing
 from rrdispatch.dispatch.lanes import MS, Lane
-from rrdispatch.dispatch.policy import PICKS, goes_in_turn
+from rrdispatch.dispatch.policy import PICKS, goes_in_turn, pick
 
 INFLIGHT_MAX = 1 << 20
 
@@ -64,7 +64,7 @@ class Worker:
     pidfd: int
     lifeline: int
     board: Scoreboard
-    lanes: list[Lane]
+    lanes: dict[int, Lane]  # by listener
     state: State = State.STARTING
     capacity: int = 0
     batch: int = 1
@@ -111,6 +111,11 @@ class Worker:
         """Somebody waits for the end of its drain."""
         return self.draining is not None and self.draining != ORPHANED
 
+    @property
+    def mask(self) -> int:
+        """The listeners that it has a channel for, one bit each."""
+        return sum(1 << lane for lane in self.lanes)
+
     def handled(self) -> int:
         """Connections that left its queue, if its scoreboard is right."""
         return int(self.words[_RECEIVED] + self.words[_LOST])
@@ -123,7 +128,7 @@ class Worker:
         """Ask the kernel what waits in its channels."""
         queued = waiting = 0
         oldest = 0
-        for index, lane in enumerate(self.lanes):
+        for index, lane in self.lanes.items():
             messages = lane.queued()
             if not messages:
                 continue
@@ -136,7 +141,7 @@ class Worker:
 
     def taken(self) -> int:
         """Messages that it took itself, as measured last."""
-        return sum(lane.taken() for lane in self.lanes)
+        return sum(lane.taken() for lane in self.lanes.values())
 
     def pending(self, handled: int, now: int) -> int:
         """Connections that wait, where it has not handled all that it was given.
@@ -165,9 +170,9 @@ class Worker:
 
     def close(self) -> None:
         """Close everything of it."""
-        for lane in self.lanes:
+        for lane in self.lanes.values():
             lane.close()
-        self.lanes = []
+        self.lanes = {}
         self.board.close()
         for fd in (self.pidfd, self.lifeline, self.board_fd, *chain(*self.kept.values())):
             if fd >= 0:
@@ -189,8 +194,14 @@ class Slots:
         self.refreshed_ns = 0
         self._next_slot = 0
         self._rounds = LOOK_EVERY
-        self._lanes = 0  # what all the READY have, 0 when one takes more than one per message
+        self._one_by_one = True  # no READY one takes more than one per message
         self._in_turn = False
+        # Bits of listeners: one of the READY, or all of them, have a channel for it; or none of
+        # those who are READY has one. With nobody READY the last two say nothing.
+        self.served, self.common, self.unserved = 0, -1, 0
+        # A listener that not all of the READY have a channel for has its own turn, so that whoever
+        # has more of them keeps its share of each: who got its last one, the slot after that.
+        self._turns: dict[int, tuple[int, int]] = {}
 
     def rebuild(self) -> None:
         """Order the READY ones anew; the turn goes on at the slot whose turn it was."""
@@ -204,8 +215,22 @@ class Slots:
         later = (i for i, one in enumerate(self.ready) if one.slot >= self._next_slot)
         self.turn = next(later, 0)
         self._rounds = -(-LOOK_EVERY // max(len(self.ready), 1))
-        one_by_one = all(worker.batch == 1 for worker in self.ready)
-        self._lanes = min((len(one.lanes) for one in self.ready), default=0) if one_by_one else 0
+        self._one_by_one = all(worker.batch == 1 for worker in self.ready)
+        self.cover()
+
+    def cover(self) -> None:
+        """Who has a channel for what has changed, and nothing else."""
+        served, common = 0, -1
+        for worker in self.ready:
+            mask = worker.mask
+            served |= mask
+            common &= mask
+        self.served, self.common = served, common
+        self.unserved = ~served if self.ready else 0
+
+    def partial(self, lane: int) -> bool:
+        """Only some of the READY, or none, have a channel for that listener."""
+        return not self.common >> lane & 1
 
     def refresh(self, now: int) -> None:
         """Bring every candidate up to date."""
@@ -244,29 +269,67 @@ class Slots:
                 keep_up = False
         self.fewest = fewest if most >= 0 else 0
         self.room = room
-        self._in_turn = all_eligible and goes_in_turn(
+        self._in_turn = (all_eligible and self._one_by_one) and goes_in_turn(
             settings.policy, keep_up, most - fewest, rounds, settings.band
         )
 
     def in_turn(self, lane: int) -> list[Worker]:
         """Whom the next picks are, in this order, until counts are read again; [] = not known."""
-        if not self._in_turn or lane >= self._lanes:
+        if not self._in_turn or not self.common >> lane & 1:
             return []
         turn = self.turn
         return (self.ready[turn:] + self.ready[:turn]) * self._rounds
 
-    def next(self) -> int:
-        """Index in ``ready`` of whoever is next, or -1."""
+    def next(self, lane: int) -> int:
+        """Index in ``ready`` of whoever is next for that listener, or -1."""
         settings = self.settings
+        if not self.common >> lane & 1:
+            return self._next_among(lane, settings.policy, self._turn_of(lane))
         return PICKS[settings.policy](self.candidates, self.turn, self.fewest + settings.band)
 
-    def next_for_moved(self) -> int:
+    def next_for_moved(self, lane: int) -> int:
         """The same for a connection that was taken back: `strict` does not count those."""
-        settings = self.settings
-        if settings.policy != Policy.STRICT:
-            return self.next()
-        turn = self.move_turn if self.move_turn < len(self.ready) else 0
-        return PICKS[Policy.ROUND_ROBIN](self.candidates, turn, self.fewest + settings.band)
+        if self.settings.policy != Policy.STRICT:
+            return self.next(lane)
+        return self._next_among(lane, Policy.ROUND_ROBIN, self.move_turn)
+
+    def _next_among(self, lane: int, policy: int, turn: int) -> int:
+        some = [i for i, one in enumerate(self.ready) if lane in one.lanes]
+        few = [self.candidates[i] for i in some]
+        fewest = min((one.pending + one.inflight for one in few if one.eligible), default=0)
+        first = sum(i < turn for i in some)
+        picked = pick(policy, few, first, fewest, self.settings.band)
+        return some[picked] if picked >= 0 else -1
+
+    def _turn_of(self, lane: int) -> int:
+        """Behind whoever got its last connection; if that one is gone, behind its slot's place."""
+        last, slot = self._turns.get(lane, (-1, 0))
+        for index, one in enumerate(self.ready):
+            if one.id == last:
+                return index + 1
+        return next((i for i, one in enumerate(self.ready) if one.slot >= slot), 0)
+
+    def advance(self, lane: int, index: int) -> None:
+        """The turn goes to the one after `index`."""
+        if self.common >> lane & 1:
+            self.turn = index + 1 if index + 1 < len(self.ready) else 0
+        else:
+            self._turns[lane] = (self.ready[index].id, self.ready[index].slot + 1)
+
+    def has_room(self) -> bool:
+        """Somebody can take something."""
+        return any(one.eligible for one in self.candidates)
+
+    def room_for(self, lane: int) -> int:
+        """Connections of that listener that can be taken."""
+        if self.common >> lane & 1:
+            return self.room
+        limit = self.settings.queue_limit
+        return sum(
+            limit - one.candidate.pending
+            for one in self.ready
+            if one.candidate.eligible and lane in one.lanes
+        )
 
     def note_given(self, index: int) -> None:
         """One connection more for ready[index], as far as the policy is concerned."""

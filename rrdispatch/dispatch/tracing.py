@@ -17,6 +17,7 @@ from rrdispatch._core.layout import Kind, LedgerEvent, LedgerRole
 from rrdispatch._core.pure_ledger import Who
 
 if TYPE_CHECKING:
+    from rrdispatch.dispatch.lanes import Lane
     from rrdispatch.dispatch.slots import Worker
 
 VARIABLE = "RRDISPATCH_LEDGER"
@@ -62,7 +63,13 @@ def joined(worker: Worker) -> None:
         return
     append = pure_ledger.append
     append(LedgerEvent.JOINED, time.monotonic_ns(), _pid_of(worker.pidfd), who(worker))
-    for lane in worker.lanes:
+    for lane in worker.lanes.values():
+        opened(worker, lane)
+
+
+def opened(worker: Worker, lane: Lane) -> None:
+    """A channel of a worker that is known: it notes what is sent into it."""
+    if pure_ledger.opened():
         lane.sendmsg = _sending(lane.sendmsg, who(worker))
 
 

@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
@@ -179,8 +179,15 @@ class Rig:
         values = (int(sock.inherited),)
         self.ask(ControlKind.LISTENER_ADD, listener=index, values=values, fds=[sock.fileno()])
 
-    def new_worker(self, slot: int | None = None, generation: int = 1) -> Worker:
+    def new_worker(
+        self,
+        slot: int | None = None,
+        generation: int = 1,
+        *,
+        listeners: Iterable[int] | None = None,
+    ) -> Worker:
         """A worker that the dispatcher does not know yet; the test takes by itself."""
+        numbers = range(len(self.listeners)) if listeners is None else listeners
         self._ids += 1
         slot = len(self.workers) if slot is None else slot
         left, right = os.pipe()
@@ -188,7 +195,7 @@ class Rig:
             id=self._ids,
             slot=slot,
             generation=generation,
-            channels=[Channel.create() for _ in self.listeners],
+            channels={number: Channel.create() for number in numbers},
             board_fd=_core.scoreboard_create(slot, generation),
             lifeline=(left, right),
             pidfd=os.pidfd_open(os.getpid()),
@@ -198,20 +205,32 @@ class Rig:
 
     def hand_over(self, worker: Worker) -> None:
         """WORKER_ADD."""
-        values = (worker.slot, worker.generation)
+        values = (worker.slot, worker.generation, worker.mask())
         self.ask(ControlKind.WORKER_ADD, worker=worker.id, values=values, fds=worker.fds())
+
+    def add_channel(self, worker: Worker, listener: int) -> None:
+        """CHANNEL_ADD."""
+        channel = worker.channels[listener] = Channel.create()
+        fds = [channel.sender, channel.receiver]
+        self.ask(ControlKind.CHANNEL_ADD, worker=worker.id, listener=listener, fds=fds)
 
     def ready(self, worker: Worker, capacity: int = 0, batch: int = 1) -> None:
         """WORKER_READY."""
         self.ask(ControlKind.WORKER_READY, worker=worker.id, values=(capacity, batch))
 
     def add(
-        self, count: int = 1, *, capacity: int = 0, batch: int = 1, process: bool = False
+        self,
+        count: int = 1,
+        *,
+        capacity: int = 0,
+        batch: int = 1,
+        process: bool = False,
+        listeners: Collection[int] | None = None,
     ) -> list[Worker]:
         """Workers that are ready."""
         added = []
         for _ in range(count):
-            worker = self.new_worker()
+            worker = self.new_worker(listeners=listeners)
             if process:
                 worker.start()
             self.hand_over(worker)

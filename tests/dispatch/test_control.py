@@ -18,7 +18,7 @@ from rrdispatch._core.layout import CONTROL_SIZE, Control, ControlKind, State
 from .rig import Rig, rig
 
 K = ControlKind
-WITH_FDS = (K.LISTENER_ADD, K.WORKER_ADD, K.KEEP, K.HEIR)
+WITH_FDS = (K.LISTENER_ADD, K.WORKER_ADD, K.KEEP, K.HEIR, K.CHANNEL_ADD)
 
 
 def nulls(count: int) -> list[int]:
@@ -63,7 +63,7 @@ def test_a_message_of_a_wrong_version(dispatcher: Rig, fds: list[int], version: 
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])
-@pytest.mark.parametrize("number", [0, 15, 19, 20, 28, 29, (1 << 32) - 1])
+@pytest.mark.parametrize("number", [0, 16, 19, 20, 28, 29, (1 << 32) - 1])
 def test_a_message_of_an_unknown_kind(dispatcher: Rig, fds: list[int], number: int, count: int):
     before = dispatcher.fds()
     answer = say(dispatcher, Control(number, 5).pack(), fds[:count])

@@ -33,7 +33,7 @@ def a_worker(slot: int, waits: int, inflight: int, capacity: int, since: int) ->
     fd = pure.scoreboard_create(slot, 0)
     board = pure.Scoreboard(fd, writable=True)
     sender, receiver = pure.channel_pair()
-    worker = Worker(slot + 1, slot, 0, fd, os.dup(fd), board, [Lane(sender, receiver, 0)])
+    worker = Worker(slot + 1, slot, 0, fd, os.dup(fd), board, {0: Lane(sender, receiver, 0)})
     for _ in range(waits):
         letter = Letter(2)
         letter.write(1, ("127.0.0.1", 80))
@@ -70,7 +70,7 @@ def test_the_turn_in_advance_is_what_the_policy_picks(policy, limit, band, turn,
         slots.turn = turn % len(seen)
         slots.refresh(NOW)
         for worker in slots.in_turn(0):
-            index = slots.next()
+            index = slots.next(0)
             assert index >= 0
             assert slots.ready[index] is worker
             slots.note_given(index)

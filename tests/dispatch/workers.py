@@ -56,7 +56,7 @@ class Worker:
     id: int
     slot: int
     generation: int
-    channels: list[Channel]
+    channels: dict[int, Channel]  # by listener
     board_fd: int
     lifeline: tuple[int, int]
     pid: int = 0
@@ -71,8 +71,15 @@ class Worker:
 
     def fds(self) -> list[int]:
         """What WORKER_ADD carries."""
-        ends = [end for one in self.channels for end in (one.sender, one.receiver)]
+        ends = [
+            end for _, one in sorted(self.channels.items()) for end in (one.sender, one.receiver)
+        ]
         return [self.pidfd, self.board_fd, self.lifeline[1], *ends]
+
+    def mask(self) -> int:
+        """What WORKER_ADD says of them; 0 = of the first listeners."""
+        dense = sorted(self.channels) == list(range(len(self.channels)))
+        return 0 if dense else sum(1 << number for number in self.channels)
 
     def pending(self, lane: int = 0) -> int:
         """Messages that wait in a channel."""
@@ -108,7 +115,8 @@ class Worker:
         """Let a process be the worker, and wait until it takes."""
         said, says = os.pipe()
         numbers = [10 + i for i in range(len(self.channels))]
-        pairs = list(zip((one.receiver for one in self.channels), numbers, strict=True))
+        receivers = (one.receiver for one in self.channels.values())
+        pairs = list(zip(receivers, numbers, strict=True))
         arguments = [sys.executable, "-I", "-S", str(SCRIPT), str(ROOT), str(self.slot)]
         os.close(self.pidfd)
         self.pid, self.pidfd = _core.spawn(
@@ -140,7 +148,7 @@ class Worker:
 
     def forget(self) -> None:
         """Let go of the channels, as a primary that dies."""
-        for channel in self.channels:
+        for channel in self.channels.values():
             channel.close()
 
     def close(self) -> None:
