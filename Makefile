@@ -8,6 +8,8 @@
 #   make quick    the suite without its bulk runs
 #   make check    ruff, mypy --strict, the lock file
 #   make san      the C core's tests: plain, on poll(2), under ASan + UBSan, under TSan (cmake, ninja)
+#   make san-dispatch   real processes and chaos on a dispatcher with sanitizers
+#   make fuzz     the C core's fuzzers, each for FUZZ seconds (60; needs clang)
 #   make bench    CPU of the dispatching process per connection
 #   make load     a short locust run against an example
 #   make wheel    dist/*.whl, installed and tried in a new environment
@@ -19,7 +21,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
 
-.PHONY: demo test accept chaos soak quick check san bench load wheel docs lock wheels clean
+.PHONY: demo test accept chaos soak quick check san san-dispatch fuzz bench load wheel docs lock wheels clean
 
 # The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
 $(VENV)/installed: pyproject.toml pylock.toml
@@ -66,6 +68,25 @@ check: $(VENV)/built
 san:
 	for preset in c poll asan tsan; do \
 	    cmake --preset $$preset && cmake --build --preset $$preset && ctest --preset $$preset || exit 1; \
+	done
+
+san-dispatch: $(VENV)/built
+	$(BIN)/python tools/sanitized.py
+
+# What is found is kept in build/fuzz/corpus, what breaks it in build/fuzz; the small corpora beside the
+# targets are replayed by `make san`.
+FUZZ ?= 60
+fuzz:
+	@if ! clang --version > /dev/null 2>&1; then \
+	    echo "skipped: the fuzzers need clang with libFuzzer (Debian: apt-get install clang libclang-rt-14-dev)"; \
+	    exit 0; \
+	fi; \
+	cmake --preset fuzz && cmake --build --preset fuzz || exit 1; \
+	cd build/fuzz || exit 1; \
+	for target in control channel heir policy; do \
+	    mkdir -p corpus/$$target && \
+	    ./fuzz_$$target -max_total_time=$(FUZZ) -max_len=2048 -len_control=0 -print_final_stats=1 \
+	        corpus/$$target $(CURDIR)/csrc/fuzz/corpus/$$target || exit 1; \
 	done
 
 bench: $(VENV)/built
