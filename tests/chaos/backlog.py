@@ -60,7 +60,7 @@ class Backlog:
 
 
 def _fetched(pid: int, number: int) -> int:
-    """A duplicate of that process' descriptor. OSError where ptrace would not be permitted."""
+    """A duplicate of that process' descriptor. PermissionError where ptrace is not permitted."""
     pidfd = os.pidfd_open(pid)
     try:
         libc = ctypes.CDLL(None, use_errno=True)
@@ -70,6 +70,14 @@ def _fetched(pid: int, number: int) -> int:
         return int(fd)
     finally:
         os.close(pidfd)
+
+
+def permitted(pid: int) -> bool:
+    try:
+        Backlog(pid).close()
+    except PermissionError:
+        return False
+    return True
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from rrdispatch import Cluster
-from tests.chaos.backlog import Backlog, lost_on_loopback, retry_times, sysctl, watched
+from tests.chaos.backlog import Backlog, lost_on_loopback, permitted, retry_times, sysctl, watched
 from tests.chaos.flood import Crowd, Plan, Seen, all_permitted, outcomes, room_for
 from tests.chaos.gate import HERE, Gate
 from tests.chaos.gauges import Samples, grown, watching
@@ -108,6 +108,8 @@ def flood_full(run: Run) -> Result:
     settings = {"cwd": gate.directory, "env": gate.env, "backlog": backlog, "stall_timeout": 600}
     with service(run, "gated:serve", **settings) as it:
         pid, lost = dispatcher(it), lost_on_loopback()
+        if not permitted(pid):
+            return Result(skipped="pidfd_getfd is not permitted: the backlog cannot be looked at")
         with watched(pid) as queue, Crowd(Plan(address(it), number, patience=120)) as crowd:
             crowd.wait_begun()
             wait_until(lambda: queue.deepest > queue.limit, 10.0, "the backlog is full")
