@@ -47,6 +47,8 @@ def markdown(outcomes: Sequence[Outcome], *, full: bool) -> str:
     rows = [each for each in outcomes if not each.mutant]
     mutants = [each for each in outcomes if each.mutant]
     lines = [f"Run of {machine()}; {size}. {summary(outcomes)}", ""]
+    # Every process of a run counts; what is above a few is other work, and makes times longer.
+    lines[0] += f" Load average at the end: {os.getloadavg()[0]:.0f}."
     lines += ["| scenario | counted | target | |", "|---|---|---|---|"]
     for each in rows:
         cells = [each.scenario.title, counted(each), each.scenario.target, verdict(each)]

@@ -9,10 +9,9 @@ import random
 import signal
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,11 @@ class Stuck:
     since: int
     until: int
     port: int = 0  # of the client that blocks it
+    # Events are told in wall-clock time.
+    wall: float = field(default_factory=lambda: time.time() - time.monotonic())
+
+    def contains(self, told: float) -> bool:
+        return self.since / 1e9 < told - self.wall < self.until / 1e9
 
 
 def light(it: Target) -> Load:
@@ -100,24 +104,28 @@ def stick(run: Run, app: str, spell: Callable[[Target, dict[str, Any]], Stuck]) 
 
 def judge_waits(result: Result, found: Waits) -> None:
     waited = [*found.moved, *found.kept]
-    undisturbed = quantile(found.others, 0.95)
+    undisturbed, latest = quantile(found.others, 0.95), max(found.others, default=0.0)
     p95, most = quantile(waited, 0.95), max(waited, default=0.0)
     result.counts |= {
         "moved": len(found.moved), "stayed": len(found.kept), "waited p95 ms": p95,
         "waited max ms": most, "undisturbed p95 ms": undisturbed,
-        "undisturbed max ms": max(found.others, default=0.0),
+        "undisturbed max ms": latest,
     }  # fmt: skip
     result.check("something waited and was moved", len(found.moved) > 0)
     result.check("p95 of the moved <= stall_timeout + 100 ms", p95 - undisturbed <= MOVED_P95_MS)
-    result.check("max of the moved <= stall_timeout + 1 s", most <= MOVED_MAX_MS)
+    result.check("max of the moved <= stall_timeout + 1 s", most - latest <= MOVED_MAX_MS)
 
 
 def judge_stalls(result: Result, it: Target, stuck: list[Stuck]) -> None:
     """A stuck worker is asked by a probe, and given nothing more until it takes that."""
-    stalls = Counter(event["worker"] for event in it.told("stalled"))
-    mine = sum(stalls[worker] for worker in {each.worker for each in stuck})
-    result.counts["stalls per stuck"] = mine / max(1, len(stuck))
-    result.check("given nothing more until it takes the probe", mine <= 2 * len(stuck))
+    told = [(event["worker"], event["time"]) for event in it.told("stalled")]
+    stalls = [
+        len([at for worker, at in told if worker == each.worker and each.contains(at)])
+        for each in stuck
+    ]
+    # One that was late just before it got stuck has two: on a busy machine that happens.
+    result.counts["stalls per stuck"] = sum(stalls) / max(1, len(stuck))
+    result.check("given nothing more until it takes the probe", sum(stalls) <= 1.5 * len(stuck))
 
 
 def stopped(it: Target, row: dict[str, Any]) -> Stuck:
