@@ -104,7 +104,7 @@ int rr__own_is_ours(void)
            none == pid;
 }
 
-__attribute__((constructor)) static void load(void)
+__attribute__((constructor)) void rr__load(void)
 {
     const char *socket = getenv("RRDISPATCH_SOCKET"), *key = getenv("RRDISPATCH_KEY");
     const char *any = getenv("RRDISPATCH_ANY_PORT"), *limit = getenv("RRDISPATCH_SHIM_TIMEOUT_MS");

@@ -64,6 +64,8 @@ struct rr__settings {
 };
 
 extern struct rr__settings rr__settings;
+/* Reads the environment; the loader calls it. */
+void rr__load(void);
 const struct rr__real *rr__real(void);
 
 static inline int rr__fail(long error)
@@ -76,7 +78,8 @@ static inline int rr__fail(long error)
 struct rr__own {
     int pid; /* 0 until the first of the others is used */
     unsigned words, registrations;
-    uint64_t taken[(1 << 20) / 64]; /* one bit per fd that accept returned and close did not see */
+    /* One bit per fd: that accept returned and close did not see; that was seen to be a channel. */
+    uint64_t taken[(1 << 20) / 64], channels[(1 << 20) / 64];
     struct rr__registration {
         uint64_t key; /* 0: free */
         uint64_t data;
@@ -147,6 +150,9 @@ void rr__count_lost(void);
 void rr__count_closed(unsigned first, unsigned last);
 /* A hint: this process took it from a channel. Spares a question to the kernel, decides nothing else. */
 int rr__was_taken(int fd);
+/* A hint for accept: `fd` is a channel. What it takes has to prove it. */
+void rr__note_channel(int fd);
+int rr__was_channel(int fd);
 
 /* ---- shim_take.c: one message of a channel ----------------------------------------------------- */
 

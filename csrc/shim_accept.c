@@ -73,7 +73,7 @@ static int from_channel(int fd, struct sockaddr *peer, socklen_t *length, int fl
         return rr__fail(-EINVAL);
     rr__ready(fd);
     for (;;) {
-        int got = rr__take(fd, flags & SOCK_CLOEXEC, &taken);
+        int got = rr__take(fd, flags & SOCK_CLOEXEC, &taken), slept = 0;
         if (got >= 0)
             return finish(got, &taken, peer, length, flags);
         if (got == -EINTR)
@@ -84,29 +84,39 @@ static int from_channel(int fd, struct sockaddr *peer, socklen_t *length, int fl
                 return rr__fail(-EAGAIN);
             continue;
         }
-        if (got != -EAGAIN)
-            return rr__fail(got);
-        if (is_nonblocking(fd))
-            return rr__fail(-EAGAIN);
-        int failed = wait_for_one(fd) < 0, error = errno;
-        /* Meanwhile somebody may have closed it, or shut it down. */
-        if (rr__kind(fd) == RR__OTHER)
+        if (got == -EAGAIN && !is_nonblocking(fd)) {
+            got = wait_for_one(fd) < 0 ? -errno : 0;
+            slept = 1;
+        }
+        /* Meanwhile somebody may have closed it, or shut it down; or it was none, against the hint. */
+        if ((slept || got != -EAGAIN) && rr__kind(fd) == RR__OTHER)
             return rr__real()->accept4(fd, peer, length, flags);
-        if (failed)
-            return rr__fail(-error);
+        if (got < 0)
+            return rr__fail(got);
     }
+}
+
+/* A stale hint does no harm: what is not a connected AF_UNIX socket has nothing to take. */
+static int is_channel(int fd)
+{
+    if (rr__was_channel(fd))
+        return 1;
+    enum rr__kind_of_fd kind = rr__kind(fd);
+    if (kind == RR__CHANNEL)
+        rr__note_channel(fd);
+    return kind != RR__OTHER;
 }
 
 int rr__shim_accept4(int fd, struct sockaddr *peer, socklen_t *length, int flags)
 {
-    if (rr__settings.on && rr__kind(fd) != RR__OTHER)
+    if (rr__settings.on && is_channel(fd))
         return from_channel(fd, peer, length, flags);
     return rr__real()->accept4(fd, peer, length, flags);
 }
 
 int rr__shim_accept(int fd, struct sockaddr *peer, socklen_t *length)
 {
-    if (rr__settings.on && rr__kind(fd) != RR__OTHER)
+    if (rr__settings.on && is_channel(fd))
         return from_channel(fd, peer, length, 0);
     return rr__real()->accept(fd, peer, length);
 }

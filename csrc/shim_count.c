@@ -48,23 +48,46 @@ static void add(size_t offset, uint64_t number)
         __atomic_add_fetch((uint64_t *)(page + offset), number, __ATOMIC_RELEASE);
 }
 
+static int has_bit(int fd)
+{
+    return rr__own && fd >= 0 && fd < (int)FDS_MAX;
+}
+
+static void set_bit(uint64_t *bits, int fd)
+{
+    unsigned word = (unsigned)fd / WORD_BITS, seen = __atomic_load_n(&rr__own->words, __ATOMIC_RELAXED);
+
+    if (!__atomic_load_n(&rr__own->pid, __ATOMIC_RELAXED))
+        rr__own_is_ours();
+    while (seen <= word && !__atomic_compare_exchange_n(&rr__own->words, &seen, word + 1, 0,
+                                                        __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+        ;
+    __atomic_or_fetch(&bits[word], 1ull << fd % WORD_BITS, __ATOMIC_RELAXED);
+}
+
+static int get_bit(const uint64_t *bits, int fd)
+{
+    return __atomic_load_n(&bits[fd / WORD_BITS], __ATOMIC_RELAXED) >> fd % WORD_BITS & 1;
+}
+
 void rr__count_taken(int fd)
 {
-    struct rr__own *own = rr__own;
-    unsigned word = (unsigned)fd / WORD_BITS;
-
     add(offsetof(struct rr_scoreboard, received), 1);
-    if (!own || fd < 0 || fd >= (int)FDS_MAX) {
+    if (has_bit(fd))
+        set_bit(rr__own->taken, fd);
+    else /* its close will not be seen */
         add(offsetof(struct rr_scoreboard, closed), 1);
-        return;
-    }
-    if (!__atomic_load_n(&own->pid, __ATOMIC_RELAXED))
-        rr__own_is_ours();
-    unsigned seen = __atomic_load_n(&own->words, __ATOMIC_RELAXED);
-    while (seen <= word && !__atomic_compare_exchange_n(&own->words, &seen, word + 1, 0, __ATOMIC_RELAXED,
-                                                        __ATOMIC_RELAXED))
-        ;
-    __atomic_or_fetch(&own->taken[word], 1ull << fd % WORD_BITS, __ATOMIC_RELAXED);
+}
+
+void rr__note_channel(int fd)
+{
+    if (has_bit(fd))
+        set_bit(rr__own->channels, fd);
+}
+
+int rr__was_channel(int fd)
+{
+    return has_bit(fd) && get_bit(rr__own->channels, fd);
 }
 
 void rr__count_lost(void)
@@ -74,8 +97,7 @@ void rr__count_lost(void)
 
 int rr__was_taken(int fd)
 {
-    return rr__own && fd >= 0 && fd < (int)FDS_MAX &&
-           (__atomic_load_n(&rr__own->taken[fd / WORD_BITS], __ATOMIC_RELAXED) >> fd % WORD_BITS & 1);
+    return has_bit(fd) && get_bit(rr__own->taken, fd);
 }
 
 /* The bits of one word that lie in first..last. */
@@ -98,12 +120,14 @@ void rr__count_closed(unsigned first, unsigned last)
 
     for (unsigned word = first / WORD_BITS; word < end && word <= last / WORD_BITS; word++) {
         uint64_t mask = mask_of(word, first, last);
-        if (!(__atomic_load_n(&own->taken[word], __ATOMIC_RELAXED) & mask))
+        if (!((__atomic_load_n(&own->taken[word], __ATOMIC_RELAXED) |
+               __atomic_load_n(&own->channels[word], __ATOMIC_RELAXED)) & mask))
             continue;
         /* A child between vfork and exec closes all that it does not need. */
         if (!checked && !rr__own_is_ours())
             return;
         checked = 1;
+        __atomic_and_fetch(&own->channels[word], ~mask, __ATOMIC_RELAXED);
         uint64_t before = __atomic_fetch_and(&own->taken[word], ~mask, __ATOMIC_RELAXED);
         add(offsetof(struct rr_scoreboard, closed), (uint64_t)__builtin_popcountll(before & mask));
     }

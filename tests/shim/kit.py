@@ -46,3 +46,9 @@ def free_port(family: int = socket.AF_INET) -> int:
         probe.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def ask(port: int, what: bytes) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(what)
+        return client.recv(1)

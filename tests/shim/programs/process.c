@@ -4,7 +4,8 @@
 static void dups(void)
 {
     int server = listener(0), one = dup(server), set = epoll_create1(0);
-    int two = fcntl(server, F_DUPFD_CLOEXEC, 50), three = dup2(server, 60), four = dup3(server, 61, O_CLOEXEC);
+    int two = fcntl(server, F_DUPFD_CLOEXEC, 50), three = dup2(server, 60);
+    int four = dup3(server, 61, O_CLOEXEC);
     const int all[] = {one, two, three, four, server};
     struct epoll_event event = {.events = EPOLLIN};
 
@@ -291,7 +292,8 @@ static void send_fd(int socket, int fd)
 {
     char byte = 0, room[CMSG_SPACE(sizeof fd)] = {0};
     struct iovec part = {&byte, 1};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
     struct cmsghdr *item = CMSG_FIRSTHDR(&header);
 
     item->cmsg_level = SOL_SOCKET;
@@ -305,7 +307,8 @@ static int receive_fd(int socket)
 {
     char byte, room[CMSG_SPACE(sizeof(int))];
     struct iovec part = {&byte, 1};
-    struct msghdr header = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
     int fd;
 
     must("recvmsg", recvmsg(socket, &header, 0) == 1);

@@ -246,22 +246,26 @@ static void shut_down(void)
 
 static int shared_server;
 
-static void *one_accept(void *unused)
+static void *one_accept(void *error)
 {
-    (void)unused;
-    show_fd("accept in a thread", accept(shared_server, NULL, NULL));
+    *(int *)error = accept(shared_server, NULL, NULL) < 0 ? errno : 0;
     return NULL;
 }
 
 static void shut_down_in_accept(void)
 {
-    pthread_t thread;
+    pthread_t threads[3];
+    int errors[3];
 
     shared_server = listener(0);
-    must("thread", pthread_create(&thread, NULL, one_accept, NULL) == 0);
+    for (int i = 0; i < 3; i++)
+        must("thread", pthread_create(&threads[i], NULL, one_accept, &errors[i]) == 0);
     nap(60);
     show("shutdown", shutdown(shared_server, SHUT_RDWR));
-    pthread_join(thread, NULL);
+    for (int i = 0; i < 3; i++) {
+        pthread_join(threads[i], NULL);
+        printf("accept in a thread: %s\n", strerrorname_np(errors[i]));
+    }
 }
 
 static void other_kinds(void)

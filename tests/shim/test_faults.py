@@ -1,0 +1,402 @@
+"""The shim when something is wrong: the primary, the channel, or what comes over either."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rrdispatch import _core
+from rrdispatch._core.layout import Field, Kind
+
+from .kit import ask, free_port, shim_needed
+from .primary import ANSWER, LISTEN, MAGIC, MESSAGE, READY, fake_primary
+from .scripts import line, run, running
+
+pytestmark = shim_needed
+
+LISTENS = """
+server.bind(("127.0.0.1", port))
+before = len(os.listdir("/proc/self/fd"))
+start = time.monotonic()
+told(attempt(server.listen))
+told(time.monotonic() - start < 4)
+told(len(os.listdir("/proc/self/fd")) - before)
+told(server.getsockname()[1] == port)
+told(attempt(server.accept))
+"""
+
+
+def refused(told: str, error: str) -> None:
+    """It failed so, soon, leaked nothing, and left the socket as it was."""
+    assert told.splitlines() == [error, "True", "0", "True", "OSError Invalid argument"]
+
+
+# ---- the primary --------------------------------------------------------------------------------
+
+
+def test_nobody_serves_the_socket(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        gone = {**primary.preloaded, "RRDISPATCH_SOCKET": str(tmp_path / "no")}
+        refused(run(LISTENS, free_port(), gone), "ConnectionRefusedError Connection refused")
+
+
+def test_the_socket_is_there_and_its_server_is_not(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        environment = primary.preloaded
+    refused(run(LISTENS, free_port(), environment), "ConnectionRefusedError Connection refused")
+
+
+def test_no_answer(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        primary.behaviour.silent = True
+        quick = {**primary.preloaded, "RRDISPATCH_SHIM_TIMEOUT_MS": "300"}
+        refused(run(LISTENS, free_port(), quick), "TimeoutError Connection timed out")
+
+
+def test_its_queue_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "full"
+    seqpacket = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with fake_primary(tmp_path) as primary, socket.socket(*seqpacket) as door:
+        door.bind(str(path))
+        door.listen(0)
+        full = {
+            **primary.preloaded,
+            "RRDISPATCH_SOCKET": str(path),
+            "RRDISPATCH_SHIM_TIMEOUT_MS": "300",
+        }
+        with socket.socket(*seqpacket) as first:
+            first.connect(str(path))
+            refused(run(LISTENS, free_port(), full), "TimeoutError Connection timed out")
+
+
+def test_it_dies_over_the_request_and_its_heir_answers(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        primary.behaviour.hang_up = 3
+        assert run(LISTENS.replace("told(attempt(server.accept))", ""), free_port(),
+                   primary.preloaded).splitlines() == ["fine", "True", "0", "True"]  # fmt: skip
+        assert len(primary.asked(LISTEN)) == 4
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: b"",
+        lambda _: b"x" * 7,
+        lambda _: os.urandom(16),
+        lambda good: good + b"x",
+        lambda good: good[:-1],
+        lambda _: b"z" * 60000,
+        lambda _: ANSWER.pack(MAGIC, 2, 0, 0),
+        lambda _: ANSWER.pack(MAGIC + 1, 1, 0, 0),
+        lambda _: ANSWER.pack(MAGIC, 1, 5, 0),
+        lambda _: ANSWER.pack(MAGIC, 1, -100000, 0),
+    ],
+)
+def test_garbage(tmp_path: Path, answer: Callable[[bytes], bytes]) -> None:
+    with fake_primary(tmp_path) as primary:
+        primary.behaviour.answer = answer
+        refused(run(LISTENS, free_port(), primary.preloaded), "OSError Protocol error")
+
+
+def test_an_answer_without_fds(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        primary.behaviour.without_fds = True
+        refused(run(LISTENS, free_port(), primary.preloaded), "OSError Protocol error")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (errno.EADDRINUSE, "OSError Address already in use"),
+        (errno.EACCES, "PermissionError Permission denied"),
+        (errno.EADDRNOTAVAIL, "OSError Cannot assign requested address"),
+    ],
+)
+def test_it_refuses(tmp_path: Path, error: int, told: str) -> None:
+    with fake_primary(tmp_path) as primary:
+        primary.behaviour.refuse = error
+        refused(run(LISTENS, free_port(), primary.preloaded), told)
+
+
+def test_a_channel_without_its_name_is_none(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        sending, receiving = _core.channel_pair()
+        primary._listen = lambda _: [receiving, receiving]  # type: ignore[method-assign]
+        try:
+            refused(run(LISTENS, free_port(), primary.preloaded), "OSError Protocol error")
+        finally:
+            os.close(sending)
+            os.close(receiving)
+
+
+def test_ready_without_an_answer_does_not_stop_the_program(tmp_path: Path) -> None:
+    body = """
+server.bind(("127.0.0.1", port))
+server.listen()
+told("listens")
+server.setblocking(False)
+for _ in range(20):
+    attempt(server.accept)
+told("goes on")
+"""
+    with fake_primary(tmp_path) as primary:
+        quick = {**primary.preloaded, "RRDISPATCH_SHIM_TIMEOUT_MS": "100"}
+        primary.behaviour.answer = lambda good: good if len(primary.requests) == 1 else b"no"
+        assert run(body, free_port(), quick).splitlines() == ["listens", "goes on"]
+        # It tries again, but not for ever.
+        assert len(primary.asked(READY)) == 3
+
+
+# ---- the port is another's ----------------------------------------------------------------------
+
+
+def test_in_use_is_said_by_bind(tmp_path: Path) -> None:
+    body = """
+told(attempt(server.bind, ("127.0.0.1", port)))
+told(server.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT))
+"""
+    with fake_primary(tmp_path) as primary, socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        told = run(body, port, primary.preloaded).splitlines()
+        assert told == ["OSError Address already in use", "0"]
+        assert primary.requests == []
+
+
+# ---- the channel --------------------------------------------------------------------------------
+
+ENDED = """
+import threading
+caught = []
+signal.signal(signal.SIGTERM, lambda *_: caught.append(1))
+server.bind(("127.0.0.1", port))
+server.listen()
+WAY
+"""
+LOOPS = {
+    "blocking": """
+def serve():
+    while True:
+        attempt(server.accept)
+threading.Thread(target=serve, daemon=True).start()
+while not caught:
+    time.sleep(0.01)
+""",
+    "threads": """
+def serve():
+    while True:
+        attempt(server.accept)
+for _ in range(4):
+    threading.Thread(target=serve, daemon=True).start()
+while not caught:
+    time.sleep(0.01)
+""",
+    "poll": """
+server.setblocking(False)
+poll = select.poll()
+poll.register(server, select.POLLIN)
+end = None
+while end is None or time.monotonic() < end:
+    for _ in poll.poll(50):
+        attempt(server.accept)
+    if caught and end is None:
+        end = time.monotonic() + 0.5
+""",
+    "epoll": """
+server.setblocking(False)
+poll = select.epoll()
+poll.register(server, select.EPOLLIN)
+end = None
+while end is None or time.monotonic() < end:
+    for _ in poll.poll(0.05):
+        attempt(server.accept)
+    if caught and end is None:
+        end = time.monotonic() + 0.5
+""",
+    "edge": """
+server.setblocking(False)
+poll = select.epoll()
+poll.register(server, select.EPOLLIN | select.EPOLLET)
+end = None
+while end is None or time.monotonic() < end:
+    for _ in poll.poll(0.05):
+        attempt(server.accept)
+    if caught and end is None:
+        end = time.monotonic() + 0.5
+""",
+}
+EPILOGUE = """
+used = time.process_time()
+time.sleep(0.5)
+told((len(caught), time.process_time() - used < 0.25, server.getsockname()[1] == port))
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("way", LOOPS)
+def test_the_channel_ends(tmp_path: Path, way: str) -> None:
+    """SIGTERM once, and then silence: nothing spins."""
+    body = ENDED.replace("WAY", LOOPS[way]) + EPILOGUE
+    with (
+        fake_primary(tmp_path) as primary,
+        running(body, free_port(), primary.preloaded) as process,
+    ):
+        primary.wait(lambda: bool(primary.asked(READY)))
+        primary.end_channels()
+        assert line(process) == "(1, True, True)"
+        assert process.wait(20) == 0
+
+
+def test_a_group_ends_with_its_channel(tmp_path: Path) -> None:
+    """Children that accept, and one that does not."""
+    body = """
+server.bind(("127.0.0.1", port))
+server.listen()
+for number in range(3):
+    if os.fork() == 0:
+        told("child")
+        while number:
+            server.accept()
+        time.sleep(60)
+told("parent")
+while True:
+    os.wait()
+"""
+    with (
+        fake_primary(tmp_path) as primary,
+        running(body, free_port(), primary.preloaded) as process,
+    ):
+        assert sorted(line(process) for _ in range(4)) == ["child"] * 3 + ["parent"]
+        primary.wait(lambda: bool(primary.asked(READY)))
+        primary.end_channels()
+        assert process.wait(20) == -15
+        deadline = time.monotonic() + 20
+        while group_lives(process.pid):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def group_lives(group: int) -> bool:
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                fields = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[2]) == group and fields[0] != "Z":
+                return True
+    return False
+
+
+SERVES = """
+server.bind(("127.0.0.1", port))
+server.listen()
+while True:
+    connection, peer = server.accept()
+    what = connection.recv(1)
+    connection.sendall(what)
+    connection.close()
+    if what == b"n":
+        told(len(os.listdir("/proc/self/fd")))
+    if what == b"q":
+        break
+"""
+
+
+def test_probes_are_swallowed(tmp_path: Path) -> None:
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        with running(SERVES, port, primary.preloaded) as process:
+            primary.wait(lambda: bool(primary.asked(READY)))
+            assert ask(port, b"n") == b"n"
+            before = line(process)
+            for _ in range(10):
+                primary.send_probe()
+                assert ask(port, b"a") == b"a"
+            assert ask(port, b"n") == b"n"
+            assert line(process) == before
+        assert primary.count(Field.RECEIVED) == primary.count(Field.CLOSED) == 12
+
+
+@pytest.mark.parametrize(
+    ("head", "fds"),
+    [
+        (bytes(64), 1),
+        (MESSAGE.pack(9, Kind.CONNECTION, 1, 0, 0, 0, b""), 1),
+        (MESSAGE.pack(1, 77, 1, 0, 0, 0, b""), 1),
+        (MESSAGE.pack(1, Kind.PROBE, 1, 0, 0, 0, b""), 3),
+        (MESSAGE.pack(1, 77, 1, 0, 0, 0, b""), 40),
+        (MESSAGE.pack(1, 77, 1, 0, 0, 0, b"")[:20], 1),
+        (MESSAGE.pack(1, Kind.CONNECTION, 1, 0, 0, 0, b""), 0),
+    ],
+    ids=["zeros", "version", "kind", "probe-with-3", "kind-with-40", "short", "nothing-in-it"],
+)
+def test_nonsense_on_the_channel(tmp_path: Path, head: bytes, fds: int) -> None:
+    """Whatever comes, its fds are closed, and the next connection is served."""
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        with running(SERVES, port, primary.preloaded) as process:
+            primary.wait(lambda: bool(primary.asked(READY)))
+            assert ask(port, b"n") == b"n"
+            before = line(process)
+            (place,) = primary.places.values()
+            null = os.open(os.devnull, os.O_RDWR)
+            with socket.socket(fileno=os.dup(place.sending)) as sending:
+                socket.send_fds(sending, [head], [null] * fds)
+            os.close(null)
+            deadline = time.monotonic() + 20
+            while _core.pending(place.receiving) or unread(place.receiving):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            assert ask(port, b"n") == b"n"
+            assert line(process) == before
+
+
+def unread(fd: int) -> int:
+    import fcntl
+    import termios
+
+    room = bytearray(4)
+    fcntl.ioctl(fd, termios.FIONREAD, room)
+    return int(struct.unpack("i", room)[0])
+
+
+def test_the_environment_is_read_once(tmp_path: Path) -> None:
+    body = "os.environ.clear()\n" + SERVES
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        with running(body, port, primary.preloaded):
+            primary.wait(lambda: bool(primary.asked(READY)))
+            assert ask(port, b"q") == b"q"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"RRDISPATCH_SOCKET": ""},
+        {"RRDISPATCH_KEY": "7"},
+        {"RRDISPATCH_KEY": "7:abcd"},
+        {"RRDISPATCH_KEY": "7:" + "g" * 32},
+        {"RRDISPATCH_KEY": "7:" + "a" * 33},
+        {"RRDISPATCH_KEY": "-:" + "a" * 32},
+        {"RRDISPATCH_SOCKET": "/" + "x" * 200},
+    ],
+)
+def test_without_a_worker_s_environment_it_does_nothing(
+    tmp_path: Path, changed: dict[str, str]
+) -> None:
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        body = SERVES.replace("while True", 'told("up")\nwhile True')
+        with running(body, port, {**primary.preloaded, **changed}) as process:
+            assert line(process) == "up"
+            assert ask(port, b"q") == b"q"
+        assert primary.requests == []
