@@ -84,9 +84,30 @@ static void removal(void)
     CHECK_EQUAL(slots.used_count, 2);
 }
 
+static void who_has_a_channel_for_what(void)
+{
+    memset(&slots, 0, sizeof slots);
+    rr__slots_cover(&slots);
+    CHECK_EQUAL(slots.served, 0);
+    CHECK_EQUAL(slots.common, ~0u); /* with nobody READY nothing is partial */
+    struct rr__worker *one = add(0, 0, 0, RR_STATE_READY), *other = add(1, 1, 0, RR_STATE_READY);
+    struct rr__worker *parked = add(2, 2, 0, RR_STATE_PARKED);
+    one->mask = 3;
+    other->mask = 5;
+    parked->mask = 8;
+    rr__slots_cover(&slots);
+    CHECK_EQUAL(slots.served, 7);
+    CHECK_EQUAL(slots.common, 1);
+    other->state = RR_STATE_DEAD;
+    rr__slots_rebuild(&slots);
+    CHECK_EQUAL(slots.served, 3);
+    CHECK_EQUAL(slots.common, 3);
+}
+
 TESTS_BEGIN
 RUN(by_slot_and_generation);
 RUN(a_successor_takes_the_place_in_the_turn);
 RUN(nobody_keeps_the_turn);
 RUN(removal);
+RUN(who_has_a_channel_for_what);
 TESTS_END
