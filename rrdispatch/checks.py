@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 import signal
+from collections.abc import Sequence
 
 from rrdispatch.options import Wrong
 
 MOST_WORKERS = 256
 _COUNT = re.compile(r"max|physical|-?[1-9][0-9]{0,8}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SCRIPT = re.compile(r"[^-\s].*\.(py|[cm]?js|tsx?|rb|php|pl|sh)(:.*)?")
 _GENERIC = frozenset(("app", "application", "asgi", "main", "server", "wsgi"))
 
 
@@ -30,17 +32,23 @@ def check_instances(text: str) -> str:
     return text
 
 
+def names_app(target: str) -> bool:
+    """MODULE:ATTRIBUTE; anything else is a program, found when it is started."""
+    module, colon, attribute = target.partition(":")
+    names = [*module.split("."), *attribute.split(".")]
+    return bool(colon) and all(name.isidentifier() for name in names)
+
+
 def check_target(text: str) -> str:
     module, colon, attribute = text.partition(":")
+    if not colon or any(map(str.isspace, text)) or names_app(text):
+        return text
     hint = "MODULE:ATTRIBUTE, for example app:app or shop.main:application"
-    if not colon and (text.endswith(".py") or "/" in text):
-        hint = f"name the module and its attribute: {name_of(text)}:app, with --cwd for its folder"
-    elif attribute.endswith("()"):
+    if attribute.endswith("()"):
         hint = f"{module}:{attribute[:-2]} with --factory"
-    names = [*module.split("."), *attribute.split(".")]
-    if text and not all(name.isidentifier() for name in names):
-        raise Wrong(f"{text!r} is not MODULE:ATTRIBUTE", hint)
-    return text
+    elif "/" in module or module.endswith(".py"):
+        hint = f"name the module: {name_of(text)}:{attribute}, with --cwd for its folder"
+    raise Wrong(f"{text!r} is not MODULE:ATTRIBUTE", hint)
 
 
 def check_name(text: str) -> str:
@@ -57,9 +65,16 @@ def check_signal(text: str) -> str:
     return name
 
 
-def name_of(target: str) -> str:
-    """``shop.main:app`` → ``shop``: the last part of the module that says something."""
-    module = target.partition(":")[0].rpartition("/")[2].removesuffix(".py")
-    parts = [re.sub(r"[^A-Za-z0-9_-]", "-", part).strip("_-") for part in module.split(".")]
-    telling = [part for part in parts if part and part not in _GENERIC]
-    return (telling or [part for part in parts if part] or ["app"])[-1][:64]
+def name_of(target: str, arguments: Sequence[str] = ()) -> str:
+    """``shop.main:app`` → ``shop``: the last part of the module that says something; of a program
+    its script's name, else its own.
+    """
+    if names_app(target):
+        parts = target.partition(":")[0].split(".")
+    else:
+        words = [*target.split(), *arguments]
+        script = next((word for word in words if _SCRIPT.fullmatch(word)), *words[:1] or [""])
+        parts = [script.partition(":")[0].rpartition("/")[2].partition(".")[0]]
+    plain = [re.sub(r"[^A-Za-z0-9_-]", "-", part).strip("_-") for part in parts]
+    telling = [part for part in plain if part and part not in _GENERIC]
+    return (telling or [part for part in plain if part] or ["app"])[-1][:64]

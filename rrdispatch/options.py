@@ -47,6 +47,8 @@ class Option:
     metavar: str = ""
     app: bool = False  # the runner inside a worker needs it
     optional: bool = False  # None is a value
+    typed: bool = True  # it has an option of its own on the command line
+    only_off: bool = False  # a switch whose positive form is another option's
     check: Callable[[str], str] | None = None  # returns the text as it is kept, or raises Wrong
 
 

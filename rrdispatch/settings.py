@@ -22,6 +22,7 @@ from rrdispatch.checks import (
     check_signal,
     check_target,
     name_of,
+    names_app,
 )
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import Kind, Option, Wrong, difference, nearest, read, unknown
@@ -42,9 +43,17 @@ class Settings:
     """One app's settings. ``sources`` says where each value that is no default came from."""
 
     target: str = setting(
-        "", Kind.TEXT, "The app: a module and what to take from it.",
-        begins="What runs", metavar="MODULE:ATTRIBUTE", check=check_target, app=True,
+        "", Kind.TEXT, "The app: a module and what to take from it; or a script, a program, a "
+        "command line, which listens by itself.",
+        begins="What runs", metavar="MODULE:ATTRIBUTE|PROGRAM", check=check_target, app=True,
     )  # fmt: skip
+    arguments: tuple[str, ...] = setting(
+        (), Kind.LIST, "Arguments of a program; on the command line what follows TARGET.",
+        typed=False, own_variable=False,
+    )  # fmt: skip
+    interpreter: str | None = setting(
+        None, Kind.PROGRAM, "Runs a script; else found by its extension or shebang.", optional=True
+    )
     name: str | None = setting(
         None, Kind.TEXT, "The app's name in logs and lists; made from the target if not said.",
         optional=True, check=check_name,
@@ -83,7 +92,14 @@ class Settings:
         "changes the default's port.",
         begins="Where it listens", flags=("-b",), metavar="HOST:PORT|[V6]:PORT|unix:PATH|fd://N",
     )  # fmt: skip
-    listen: bool = setting(True, Kind.SWITCH, "Off for programs that take no connections.")
+    take: tuple[str, ...] = setting(
+        (), Kind.LIST, "Of what a program listens on: ports or addresses that are distributed; "
+        "else every fixed TCP port. Repeatable.", flags=("--listen",), metavar="PORT|HOST:PORT",
+    )  # fmt: skip
+    listen: bool = setting(
+        True, Kind.SWITCH, "Off (--no-listen) for programs that take no connections.",
+        only_off=True,
+    )  # fmt: skip
     backlog: int = setting(
         4096, Kind.INTEGER, "Connections the kernel holds while every worker is full.",
         minimum=1, maximum=65535,
@@ -238,6 +254,11 @@ class Settings:
 
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    @property
+    def is_program(self) -> bool:
+        """The target listens by itself, if at all."""
+        return bool(self.target) and not names_app(self.target)
+
     def app(self) -> dict[str, Any]:
         """What the runner inside a worker is told (``RRDISPATCH_APP``)."""
         return {key: getattr(self, key) for key, option in OPTIONS.items() if option.app}
@@ -296,7 +317,7 @@ def from_sources(
     if "bind" not in values and environ.get("PORT"):
         values["bind"], sources["bind"] = (f"127.0.0.1:{_port(environ['PORT'])}",), "PORT"
     if values.get("name") is None:
-        values["name"] = name_of(values.get("target", ""))
+        values["name"] = name_of(values.get("target", ""), values.get("arguments", ()))
     return Settings(**values, sources=sources)
 
 

@@ -69,6 +69,8 @@ def typed(key: str, text: str) -> dict[str, Any]:
         arguments = [flag(key) if text == "true" else "--no-" + flag(key)[2:]]
     if key == "target":
         arguments = [text]
+    if key == "arguments":
+        arguments = ["server.py", "--", text]
     return dict(command.make_context("run", arguments).params)
 
 
@@ -212,8 +214,8 @@ def test_any_value_is_taken_or_refused_by_name(key: str, value: object) -> None:
         ({"env": {"A": 1}}, "env: A: 1 is not a text", 'A = "1"'),
         ({"env": "A"}, "env: 'A' is not a table", "DEBUG"),
         ({"stop_signal": "KILL"}, "stop_signal: 'KILL' is not a signal", "TERM"),
-        ({"target": "app"}, "target: 'app' is not MODULE:ATTRIBUTE", "app:app"),
-        ({"target": "shop/app.py"}, "is not MODULE:ATTRIBUTE", "--cwd"),
+        ({"target": "shop/app.py:app"}, "is not MODULE:ATTRIBUTE", "--cwd"),
+        ({"target": "app:"}, "target: 'app:' is not MODULE:ATTRIBUTE", "app:app"),
         ({"target": "app:make()"}, "is not MODULE:ATTRIBUTE", "app:make with --factory"),
         ({"drain_timeout": 1, "drain-timeout": 2}, "drain_timeout is said twice", "one spelling"),
         ({"drain_timeout": 1e12}, "is too long", "a year"),

@@ -29,6 +29,7 @@ __all__ = [
     "pending",
     "scoreboard_create",
     "send",
+    "shim_library",
     "spawn",
     "take",
 ]
@@ -64,6 +65,7 @@ if TYPE_CHECKING or _PURE:
         pending,
         scoreboard_create,
         send,
+        shim_library,
         spawn,
         take,
     )
@@ -87,6 +89,7 @@ else:
         run_dispatcher,  # noqa: F401 (native only)
         scoreboard_create,
         send,
+        shim_library,
         spawn,
         take,
     )

@@ -46,6 +46,7 @@ __all__ = [
     "run_dispatcher",
     "scoreboard_create",
     "send",
+    "shim_library",
     "spawn",
     "take",
 ]
@@ -55,6 +56,7 @@ NATIVE = True
 _SIGNED = frozenset({Field.BUSY})
 _SETSID, _RLIMIT, _AFFINITY = lib.RR_SPAWN_SETSID, lib.RR_SPAWN_RLIMIT_NOFILE, lib.RR_SPAWN_AFFINITY
 _PROGRAM = Path(__file__).with_name("rr-dispatcher")
+_SHIM = Path(__file__).with_name("rr-shim.so")
 
 
 def _checked(result: int, what: str | None = None) -> int:
@@ -226,6 +228,11 @@ def dispatcher_program() -> str | None:
     except FileNotFoundError:
         return None
     return str(program) if stat.S_ISREG(mode) and mode & stat.S_IXUSR else None
+
+
+def shim_library() -> str | None:
+    """The path of the library that is preloaded into unmodified programs, or None."""
+    return str(_SHIM) if _SHIM.is_file() else None
 
 
 def run_dispatcher(control: int) -> int:

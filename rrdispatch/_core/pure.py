@@ -63,6 +63,7 @@ __all__ = [
     "pending",
     "scoreboard_create",
     "send",
+    "shim_library",
     "spawn",
     "take",
 ]
@@ -342,6 +343,11 @@ def gate(listener: int) -> None:
         )
     finally:
         sock.detach()
+
+
+def shim_library() -> str | None:
+    """The library that is preloaded into unmodified programs: it needs the C core."""
+    return None
 
 
 def dispatcher_program() -> str | None:

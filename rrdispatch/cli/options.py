@@ -48,7 +48,7 @@ def setting_options(function: F) -> F:
     """All settings but the target, as options of a command; absent ones are None."""
     for key in reversed(list(settings.OPTIONS)):
         option = settings.OPTIONS[key]
-        if key != "target":
+        if key != "target" and option.typed:
             function = _option(key, option)(function)
     return function
 
@@ -61,6 +61,10 @@ def said(typed: Mapping[str, Any]) -> dict[str, Any]:
 def _option(key: str, option: Option) -> Callable[[F], F]:
     flag = settings.flag(key)
     if option.kind is Kind.SWITCH:
+        if option.only_off:
+            return click.option(
+                f"--no-{flag[2:]}", key, flag_value=False, default=None, help=_help(key, option)
+            )
         names = [f"{flag}/--no-{flag[2:]}"]
         return click.option(*names, key, default=None, help=_help(key, option))
     return click.option(

@@ -28,12 +28,14 @@ _EPILOG = (
 
 @click.command("run", cls=SectionedCommand, epilog=_EPILOG)
 @click.argument("target", required=False)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--config", metavar="FILE", help="Settings file, instead of looking for one here.")
 @setting_options
 def command(config: str | None, **typed: Any) -> int:
-    """Serve TARGET (module:attribute) in the foreground until TERM or INT.
+    """Serve TARGET in the foreground until TERM or INT.
 
-    The app may be ASGI, WSGI, or serve(listener) / async def serve(listener).
+    TARGET is an app, MODULE:ATTRIBUTE: ASGI, WSGI, serve(listener), async def serve(listener). Or
+    it is a script, or a program with its arguments after --, which listens by itself.
     """
     return serve(gather(typed, os.environ, config))
 
@@ -48,7 +50,10 @@ def gather(typed: Mapping[str, Any], environ: Mapping[str, str], config: str | N
             "TARGET is missing: there is nothing to run",
             hint='rrdispatch run app:app, or target = "app:app" in rrdispatch.toml',
         )
+    from rrdispatch.cluster import program
+
     check_files(settings)
+    program.check(settings)
     return settings
 
 

@@ -97,6 +97,11 @@ class Dispatching:
         self.link = Link(self.kind, self._event, self._lost)
         self._tell_everything()
 
+    def add_listener(self, index: int) -> None:
+        """One more, opened while the service runs."""
+        self._open.add(index)
+        self._tell_listener(index)
+
     def close_listeners(self, answered: Callable[[], None]) -> None:
         """Empties every backlog and closes the dispatcher's copies."""
         self._closed = answered
@@ -147,14 +152,15 @@ class Dispatching:
         if self._hooks.estate is not None:
             self._hooks.estate.tell(self.ask)
         for index in sorted(self._open):
-            sock = self._listeners[index]
-            shared = int(getattr(sock, "inherited", False))
-            self.ask(
-                ControlKind.LISTENER_ADD, listener=index, values=(shared,), fds=[sock.fileno()]
-            )
+            self._tell_listener(index)
             if self._closed is not None:
                 self._close(index)
         self.roster.tell_all()
+
+    def _tell_listener(self, index: int) -> None:
+        sock = self._listeners[index]
+        values = (int(getattr(sock, "inherited", False)),)
+        self.ask(ControlKind.LISTENER_ADD, listener=index, values=values, fds=[sock.fileno()])
 
     def _close(self, index: int) -> None:
         def closed(_: ControlMessage) -> None:

@@ -53,7 +53,8 @@ class WorkerHandle:
     stdout: int = -1
     stderr: int = -1
     notify: socket.socket | None = None
-    channels: list[Channel] = field(default_factory=list)
+    channels: dict[int, Channel] = field(default_factory=dict)  # by listener
+    key: bytes = b""  # by which the shim in it proves that it is this worker's
     board: _core.Scoreboard | None = None
     started_at: float = 0.0
     capacity: int = 0
@@ -72,8 +73,13 @@ class WorkerHandle:
 
     def fds_for_dispatcher(self) -> list[int]:
         """In the order of WORKER_ADD."""
-        ends = [end for channel in self.channels for end in (channel.sender, channel.receiver)]
+        ends = [end for _, it in sorted(self.channels.items()) for end in (it.sender, it.receiver)]
         return [self.pidfd, self.scoreboard, self.lifeline, *ends]
+
+    @property
+    def mask(self) -> int:
+        """The listeners that it has channels for, a bit each."""
+        return sum(1 << index for index in self.channels)
 
     def fds_for_heirs(self) -> list[int]:
         """Its voice: what it says and what it prints."""
@@ -83,7 +89,7 @@ class WorkerHandle:
 
     def pending(self) -> int:
         """Connections that wait in its channels."""
-        return sum(channel.pending() for channel in self.channels)
+        return sum(channel.pending() for channel in self.channels.values())
 
     def counts(self) -> Counts:
         """What it did so far."""
@@ -164,7 +170,7 @@ class WorkerHandle:
             if fd >= 0:
                 os.close(fd)
         self.pidfd = self.scoreboard = self.lifeline = -1
-        for channel in self.channels:
+        for channel in self.channels.values():
             channel.close()
         self.channels.clear()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rrdispatch._core.layout import AppTag, ControlKind, Inherit, WorkerTag
+from rrdispatch._core.layout import MAX_LISTENERS, AppTag, ControlKind, Inherit, WorkerTag
 from rrdispatch.cluster.estate import FORMAT, HANDLE
 from rrdispatch.cluster.freeze import thaw
 from rrdispatch.cluster.handle import WorkerHandle
@@ -145,7 +145,10 @@ def _worker(asker: Asker, told: Mapping[str, Any], found: Inherited) -> None:
     handle.pidfd, handle.lifeline = fds[PIDFD], fds[LIFELINE]
     handle.open_scoreboard(fds[SCOREBOARD])
     ends = fds[CHANNELS:]
-    handle.channels = [Channel(*pair) for pair in zip(ends[::2], ends[1::2], strict=True)]
+    mask = answer.values[8]
+    listeners = [index for index in range(MAX_LISTENERS) if mask >> index & 1]
+    pairs = zip(ends[::2], ends[1::2], strict=True)
+    handle.channels = {i: Channel(*pair) for i, pair in zip(listeners, pairs, strict=True)}
     voice = asker.kept(WorkerTag.VOICE, number)
     if voice:
         handle.notify = socket.socket(fileno=voice[0])
@@ -175,7 +178,10 @@ def nofile_of(inherited: Inherited) -> tuple[int, int]:
 def launches_of(settings: Settings, state: Mapping[str, Any]) -> Launches:
     """With what the generations that run were started."""
     origin = Origin(state["fixed"]["cwd"], state["fixed"]["environ"])
-    known = {int(number): told for number, told in state["launches"].items()}
+    known = {
+        int(number): {**told, "argv": tuple(told["argv"])}
+        for number, told in state["launches"].items()
+    }
     return Launches(settings, origin, known)
 
 

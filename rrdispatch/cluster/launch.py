@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rrdispatch import ledger, mutants
+from rrdispatch.cluster import program
 from rrdispatch.errors import ConfigError
 from rrdispatch.settings import Settings, load_env_file
 
@@ -46,6 +47,7 @@ class Launch:
     python: str
     cwd: str
     environment: Mapping[str, str]
+    argv: tuple[str, ...] = ()  # of a program; () for an app
 
 
 class Launches:
@@ -74,7 +76,8 @@ class Launches:
         """As plain data."""
         return {
             number: {
-                "python": one.python, "cwd": one.cwd, "environment": dict(one.environment)
+                "python": one.python, "cwd": one.cwd, "environment": dict(one.environment),
+                "argv": one.argv,
             }
             for number, one in self._known.items()
         }  # fmt: skip
@@ -95,9 +98,13 @@ def resolve(settings: Settings, origin: Origin) -> Launch:
     python = _interpreter(settings, origin, cwd)
     # Only the folder is resolved: following a virtualenv's python itself would lead out of it.
     folder, name = os.path.split(python)
-    return Launch(
-        settings, os.path.join(os.path.realpath(folder), name), cwd, _environment(settings, origin)
+    python = os.path.join(os.path.realpath(folder), name)
+    environment = _environment(settings, origin)
+    path = environment.get("PATH", os.defpath)
+    words = program.argv(
+        settings.target, settings.arguments, settings.interpreter, python, cwd, path
     )
+    return Launch(settings, python, cwd, environment, words)
 
 
 def _interpreter(settings: Settings, origin: Origin, cwd: str) -> str:

@@ -63,6 +63,13 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True)
+class Quiet:
+    """A program that is given nothing any more has no connection at work."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exited:
     """A worker's process is gone and reaped."""
 
@@ -118,6 +125,7 @@ News = (
     | Erred
     | Hung
     | Drained
+    | Quiet
     | Exited
     | Removed
     | ListenersClosed
@@ -183,6 +191,13 @@ def _(news: Drained, view: View) -> None:
     worker = view.workers.get(news.worker)
     if worker is not None:
         worker.queue_empty = True
+
+
+@_apply.register
+def _(news: Quiet, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None:
+        worker.quiet = True
 
 
 @_apply.register

@@ -116,9 +116,15 @@ def _farewell(view: View, worker: Worker) -> Action:
 def _silent(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
     end = worker.started_at + view.rules.ready_timeout
     if now >= end:
-        yield Kill(worker.id, fault=f"not ready within {view.rules.ready_timeout:g} s")
+        yield Kill(worker.id, fault=f"not ready within {view.rules.ready_timeout:g} s{_why(view)}")
     else:
         out.at(end)
+
+
+def _why(view: View) -> str:
+    if not view.rules.program:
+        return ""
+    return ": it never asked for a connection where one can be given to it (try --no-listen)"
 
 
 def _draining(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
@@ -129,10 +135,15 @@ def _draining(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Act
     emptied_by = worker.asked_at + EMPTYING * (end - worker.asked_at)
     if now >= end:
         yield Kill(worker.id)
-    elif worker.state is State.DRAINING and (worker.queue_empty or now >= emptied_by):
+    elif worker.state is State.DRAINING and (_has_finished(view, worker) or now >= emptied_by):
         yield AskToStop(worker.id, signal=not worker.leaves)
     else:
         out.at(emptied_by if worker.state is State.DRAINING else end)
+
+
+def _has_finished(view: View, worker: Worker) -> bool:
+    """An app finishes by itself once it is asked to stop; of a program nobody knows."""
+    return worker.queue_empty and (worker.quiet or not view.rules.program)
 
 
 def stop_deadline(view: View, stop: Stop) -> float:

@@ -86,6 +86,12 @@ class Roster:
             self._say(known, State.READY)
             self._say(known, State.PARKED)
 
+    def add_channel(self, handle: WorkerHandle, listener: int) -> None:
+        """Its program listens from now on."""
+        channel = handle.channels[listener]
+        ends = [channel.sender, channel.receiver]
+        self._ask(ControlKind.CHANNEL_ADD, worker=handle.id, listener=listener, fds=ends)
+
     def become(self, worker: int, state: State, answered: Callable[[], None] | None = None) -> None:
         """READY, PARKED or DRAINING from now on; a drain is answered when its queue is empty."""
         known = self._known[worker]
@@ -143,7 +149,7 @@ class Roster:
             if message.result < 0:
                 self._refused(handle.id, errno.errorcode.get(-message.result, "unknown"))
 
-        values = (handle.slot, handle.generation)
+        values = (handle.slot, handle.generation, handle.mask)
         fds = handle.fds_for_dispatcher()
         self._ask(ControlKind.WORKER_ADD, added, worker=handle.id, values=values, fds=fds)
         if self._heirs:

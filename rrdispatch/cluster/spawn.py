@@ -22,6 +22,7 @@ from rrdispatch import _core, mutants
 from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
+from rrdispatch.cluster.program import preload
 from rrdispatch.net.channels import Channel
 
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
@@ -34,6 +35,15 @@ LEAKED = 500
 
 
 @dataclass(frozen=True, slots=True)
+class Shim:
+    """What makes an unmodified program take from our channels."""
+
+    library: str  # preloaded
+    key: bytes  # by which it proves at the door whose it is
+    told: Mapping[str, str]  # its environment
+
+
+@dataclass(frozen=True, slots=True)
 class Post:
     """Where a worker is to stand."""
 
@@ -43,6 +53,7 @@ class Post:
     workers: int
     listeners: Sequence[Mapping[str, Any]]  # as net.listeners.describe() tells them
     nofile: tuple[int, int]
+    shim: Shim | None = None
 
 
 def spawn(launch: Launch, post: Post) -> WorkerHandle:
@@ -51,9 +62,11 @@ def spawn(launch: Launch, post: Post) -> WorkerHandle:
         handle = WorkerHandle(post.worker, post.slot, post.generation)
         on_error.callback(handle.close)
         fds = _descriptors(handle, len(post.listeners), its_ends)
+        command = launch.argv or (launch.python, BOOT)
+        handle.key = post.shim.key if post.shim else b""
         request = SpawnRequest(
-            program=launch.python,
-            arguments=[launch.python, BOOT],
+            program=command[0],
+            arguments=list(command),
             environment=environment(launch, post),
             cwd=launch.cwd,
             fds=fds,
@@ -88,8 +101,8 @@ def _descriptors(
     handle.lifeline = near.detach()
     pairs.append((its(far.detach()), LIFELINE))
     for index in range(listeners):
-        handle.channels.append(Channel.create())
-        pairs.append((handle.channels[-1].receiver, FIRST_CHANNEL + index))
+        channel = handle.channels[index] = Channel.create()
+        pairs.append((channel.receiver, FIRST_CHANNEL + index))
     if mutants.enabled("leaky-fds"):
         pairs += _everything()
     return pairs
@@ -120,4 +133,7 @@ def environment(launch: Launch, post: Post) -> dict[str, str]:
         "LIFELINE": str(LIFELINE),
         "APP": json.dumps(app),
     }
-    return {**launch.environment, **{"RRDISPATCH_" + key: value for key, value in place.items()}}
+    told = {"RRDISPATCH_" + key: value for key, value in place.items()}
+    if post.shim is not None:
+        told |= {**post.shim.told, **preload(launch.environment, post.shim.library)}
+    return {**launch.environment, **told}

@@ -16,7 +16,7 @@ from rrdispatch import cpus
 from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
-from rrdispatch.cluster import memory, news, report, watching
+from rrdispatch.cluster import memory, news, program, report, watching
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Estate, Fixed
 from rrdispatch.cluster.events import Event, Events, OnEvent
@@ -81,10 +81,13 @@ class Supervisor:
 
     def _begin(self) -> None:
         """From nothing."""
+        program.check(self.settings)
         facts = cpus.detect()
         workers = cpus.count(self.settings.instances, facts).workers
         self.view = View(rules_of(self.settings, facts.usable), workers, operation=Start())
         self._launches = Launches(self.settings)
+        if self.settings.is_program and self.settings.listen:
+            program.check_command(self._launches.of(1, 1).argv)
         listeners = bind_all(self.settings)
         try:
             self.world = self._make_world(self._owner(), listeners)
@@ -256,7 +259,7 @@ def rules_of(settings: Settings, cores: int) -> Rules:
     """The part of the settings that the plan goes by."""
     names = [item.name for item in dataclasses.fields(Rules) if hasattr(settings, item.name)]
     values = {name: getattr(settings, name) for name in names}
-    return Rules(**values, boot_at_once=max(4, 2 * cores))
+    return Rules(**values, program=settings.is_program, boot_at_once=max(4, 2 * cores))
 
 
 def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
@@ -275,7 +278,7 @@ def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
 
 def bind_all(settings: Settings) -> list[ListeningSocket]:
     """Every listener, or an error and none."""
-    wanted = settings.bind if settings.listen else ()
+    wanted = settings.bind if settings.listen and not settings.is_program else ()
     if len(wanted) > MAX_LISTENERS:
         raise ConfigError(f"{len(wanted)} addresses to listen on", hint=f"at most {MAX_LISTENERS}")
     listeners: list[ListeningSocket] = []

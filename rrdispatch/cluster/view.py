@@ -23,6 +23,7 @@ class Rules:
     respawn_delay: float = 0.1
     min_uptime: float = 1.0
     listen: bool = True
+    program: bool = False  # it knows nothing of us: quiet before the stop signal
     boot_at_once: int = 512  # more would only make each other miss ready_timeout
 
 
@@ -59,6 +60,7 @@ class Worker:
     ready_at: float | None = None
     asked_at: float | None = None  # when its drain began
     queue_empty: bool = False  # the dispatcher's answer to the drain
+    quiet: bool = False  # it has no connection at work
     leaves: bool = False  # it said that it stops by itself
     recycle: bool = False  # it asked for a successor
     fault: str = ""  # why we kill it, if it is not for the plan's sake

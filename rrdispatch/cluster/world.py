@@ -24,6 +24,7 @@ from rrdispatch.cluster.inherit import Inherited, nofile_of, told_listeners
 from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.logs import Logs
+from rrdispatch.cluster.programs import AskedBy, Programs
 from rrdispatch.cluster.pulse import Pulse
 from rrdispatch.cluster.spawn import Post
 from rrdispatch.cluster.view import Stop, View
@@ -100,6 +101,15 @@ class ProcessWorld:
         self._keep_logger()
         ears = Ears(self._tell, owner.died, self._exited, owner.events)
         self.workers = Workers(self.logs, ears)
+        self.programs = self._open_door() if self._takes_programs() else None
+
+    def _takes_programs(self) -> bool:
+        return self._settings.is_program and self._settings.listen
+
+    def _open_door(self) -> Programs:
+        handles, events = self.workers.handles, self._owner.events
+        asked_by = AskedBy(handles, self._tell, events, lambda: self.dispatching)
+        return Programs(self._settings.take, self._listeners, self.told_listeners, asked_by)
 
     def _keep_logger(self) -> None:
         if self._owner.estate is not None:
@@ -117,8 +127,7 @@ class ProcessWorld:
             self.workers.adopt(handle, logged=inherited.logger is not None)
             roster.adopt(handle, state, inherited.states[number])
             if state in (State.DRAINING, State.STOPPING) and not known[number].queue_empty:
-                drained = news.Drained(number)
-                roster.become(number, State.DRAINING, partial(self._tell, drained))
+                roster.become(number, State.DRAINING, partial(self._drained, number))
             if state is State.STOPPING:
                 self._ask_to_stop(act.AskToStop(number, not known[number].leaves))
             elif state is State.KILLED or (state is State.STARTING and handle.notify is None):
@@ -182,8 +191,9 @@ class ProcessWorld:
             slot=action.slot,
             generation=action.generation,
             workers=self.engine.view.wanted,
-            listeners=self.told_listeners,
+            listeners=() if self.programs else self.told_listeners,
             nofile=self.limits.original,
+            shim=self.programs.shim(action.worker) if self.programs else None,
         )
         handle = self.workers.spawn(self._owner.launch, post)
         if handle is not None:
@@ -196,9 +206,14 @@ class ProcessWorld:
         self.workers.announce(name, action.worker)
 
     def _drain(self, action: act.Drain) -> None:
-        drained = news.Drained(action.worker)
-        self.dispatching.roster.become(action.worker, State.DRAINING, lambda: self._tell(drained))
+        drained = partial(self._drained, action.worker)
+        self.dispatching.roster.become(action.worker, State.DRAINING, drained)
         self.workers.announce("draining", action.worker)
+
+    def _drained(self, worker: int) -> None:
+        self._tell(news.Drained(worker))
+        if self.programs is not None:
+            self.programs.watch_until_quiet(worker)
 
     def _ask_to_stop(self, action: act.AskToStop) -> None:
         handle = self.workers.handles[action.worker]
@@ -275,6 +290,8 @@ class ProcessWorld:
         """After the last worker: the dispatcher, the logger, whatever is open."""
         self.wake_at(None)
         self._pulse.close()
+        if self.programs is not None:
+            self.programs.close()
         self.close_listeners()
         await self.dispatching.link.stop()
         self.workers.close()

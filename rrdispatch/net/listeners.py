@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import stat
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,76 @@ def _remove_stale(address: UnixAddress) -> None:
         )
     if _identity(address.path) == before:
         Path(address.path).unlink()
+
+
+# ---- listeners for programs that bind by themselves -------------------------------------------
+
+
+def bind_beside(name: bytes, v6only: bool, backlog: int = BACKLOG) -> ListeningSocket:
+    """A listener on the address of a bound socket that will never listen: both say SO_REUSEPORT.
+
+    ``name`` is its struct sockaddr. OSError as listen(2) would give it to the program; EADDRINUSE
+    also where somebody else listens there who said SO_REUSEPORT too, and would share the port.
+    """
+    family, where = _sockaddr(name)
+    sock = ListeningSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
+        sock.bind(where)
+        if _somebody_listens(where[1], where[0]):
+            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+        sock.listen(backlog)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _sockaddr(name: bytes) -> tuple[int, tuple[Any, ...]]:
+    (family,) = struct.unpack_from("=H", name)
+    if family == socket.AF_INET and len(name) >= 8:
+        port, host = struct.unpack_from("!H4s", name, 2)
+        return family, (socket.inet_ntop(family, host), port)
+    if family == socket.AF_INET6 and len(name) >= 28:
+        port, flow, host = struct.unpack_from("!HI16s", name, 2)
+        (scope,) = struct.unpack_from("=I", name, 24)
+        return family, (socket.inet_ntop(family, host), port, flow, scope)
+    raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
+
+
+def sockaddr(sock: socket.socket) -> bytes:
+    """struct sockaddr of where a TCP socket is bound, as programs compare it."""
+    name = sock.getsockname()
+    host = socket.inet_pton(sock.family, name[0].partition("%")[0])
+    if sock.family == socket.AF_INET:
+        return struct.pack("=H", sock.family) + struct.pack("!H4s8x", name[1], host)
+    head = struct.pack("=H", sock.family) + struct.pack("!HI16s", name[1], name[2], host)
+    return head + struct.pack("=I", name[3])
+
+
+def _somebody_listens(port: int, host: str) -> bool:
+    """proc(5), net/tcp: a listener on this port whose address overlaps with ours."""
+    any_host = ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
+    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
+        try:
+            rows = Path(f"/proc/self/net/{name}").read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        for row in rows:
+            local, state = row.split()[1], row.split()[3]
+            address, _, digits = local.partition(":")
+            if state == "0A" and int(digits, 16) == port:
+                found = _hex_host(address, family)
+                if found == host or found in any_host or host in any_host:
+                    return True
+    return False
+
+
+def _hex_host(digits: str, family: int) -> str:
+    """Words of four bytes, each in the machine's order."""
+    words = struct.unpack(f"!{len(digits) // 8}I", bytes.fromhex(digits))
+    return socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))
