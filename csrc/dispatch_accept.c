@@ -8,7 +8,7 @@
 #include "sock.h"
 
 #define PAUSE_FIRST (10 * RR__MS)
-#define PAUSE_MOST RR__SECOND
+#define PAUSE_MOST (RR__SECOND / 2)
 #define FULL_RETRY_MOST (10 * RR__MS)
 #define CLOSE_MOST (3600 * RR__SECOND)
 #define UNSERVED_AGAIN (10 * RR__MS)

@@ -310,7 +310,8 @@ void rr__reclaim_end(struct rr__dispatcher *d)
         struct pollfd item = {.fd = one->link, .events = POLLIN};
         if (one->state == RR__FREE || one->state == RR__ENDING)
             continue;
-        if (one->state == RR__ASKED && poll(&item, 1, (int)(RR__RECLAIM_NS / RR__MS)) == 1)
+        int patience = one->state == RR__ASKED ? (int)(RR__RECLAIM_NS / RR__MS) : 0;
+        if ((one->state == RR__ASKED || one->state == RR__LATE) && poll(&item, 1, patience) == 1)
             receive(d, one);
         if (one->state == RR__HOLDING && rr__put_back(d, one->worker, one->channel, &one->hand) < 0) {
             d->lost += (uint64_t)one->hand.count;

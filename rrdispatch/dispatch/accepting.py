@@ -23,7 +23,7 @@ from rrdispatch.dispatch.slots import Slots, Worker
 from rrdispatch.dispatch.talk import Talk
 
 SECOND = 1000 * MS
-PAUSE_FIRST = 10 * MS
+PAUSE_FIRST, PAUSE_MOST = 10 * MS, 500 * MS
 FULL_RETRY_MOST = 10 * MS
 UNSERVED_AGAIN = 10 * MS
 
@@ -293,7 +293,7 @@ class Acceptor:
             listener.failed = not listener.ending
             self.drop(listener)
             return False
-        listener.pause_ns = min(2 * listener.pause_ns or PAUSE_FIRST, SECOND)
+        listener.pause_ns = min(2 * listener.pause_ns or PAUSE_FIRST, PAUSE_MOST)
         listener.retry_ns = now + listener.pause_ns
         self._disarm(listener)
         self._tell_error(listener, code, listener.pause_ns, now)

@@ -30,7 +30,7 @@ from .place import Bound
 # A full descriptor table: the connection is still queued, so try again, soon at first.
 NO_ROOM = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 SHORTEST_PAUSE = 0.01
-LONGEST_PAUSE = 1.0
+LONGEST_PAUSE = 0.5
 _MOST_REFUSED = 100
 GREEDY = mutants.enabled("batch-16")
 _opening = threading.Lock()
