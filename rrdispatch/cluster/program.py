@@ -16,7 +16,7 @@ from pathlib import Path
 from rrdispatch import _core
 from rrdispatch.checks import names_app
 from rrdispatch.errors import ConfigError, TargetError
-from rrdispatch.settings import Settings
+from rrdispatch.settings import DEFAULTS, Settings
 
 # By extension, as pm2 does; anything else by its shebang or as a program.
 INTERPRETERS = {
@@ -56,7 +56,7 @@ def check(settings: Settings) -> None:
         )
     if not settings.is_program:
         return
-    if "bind" in settings.sources:
+    if "bind" in settings.sources and settings.bind != DEFAULTS.bind:
         raise ConfigError(
             f"{settings.sources['bind']}: {settings.target} listens by itself, where it likes",
             hint="tell the program; --listen says which of its ports are distributed",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rrdispatch import Cluster
 from tests.harness import processes
 from tests.harness.load import load_beside
 from tests.harness.records import Plan
@@ -94,6 +95,39 @@ def test_a_killed_worker_is_started_again_and_serves() -> None:
             tally = load.stop()
         assert len(tally.failed) <= 8, "what it had in hand"
         assert not {"refused", "timeout"} & set(tally.outcomes())
+
+
+@pytest.mark.parametrize("dispatcher", ["c", "python"])
+def test_a_killed_dispatcher_is_told_of_every_listener_and_channel(dispatcher: str) -> None:
+    port = free_port()
+    options = ("-i", "3", "--dispatcher", dispatcher)
+    with Program(*commands(port)["script"], port=port, options=options) as program:
+        assert len(program.ask(6).ok) == 6
+        victim = next(one.pid for one in program.processes() if _dispatches(one.pid))
+        processes.kill(victim)
+        program.output.wait("the dispatcher was replaced", 20.0)
+        tally = program.ask(60)
+        assert len(tally.ok) == 60
+        assert max(tally.split().values()) - min(tally.split().values()) <= 1
+
+
+def _dispatches(pid: int) -> bool:
+    words = processes.command(pid)
+    return any(word.endswith(("rr-dispatcher", "dispatch/__main__.py")) for word in words)
+
+
+def test_embedded_in_a_service() -> None:
+    port = free_port()
+    events: list[dict[str, object]] = []
+    with Cluster(
+        "hello.py", workers=2, cwd=str(APPS), arguments=[str(port)], on_event=events.append
+    ) as cluster:
+        assert cluster.addresses == [f"127.0.0.1:{port}"]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            with client.makefile("rb") as answer:
+                assert b"slot" in answer.read()
+    assert any(event["event"] == "listening-too" for event in events)
 
 
 def test_a_reload_fails_nobody(tmp_path: Path) -> None:
