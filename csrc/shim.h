@@ -40,6 +40,8 @@
     X(int, dup2, (int, int))                                                                       \
     X(int, dup3, (int, int, int))                                                                  \
     X(int, epoll_ctl, (int, int, int, struct epoll_event *))                                       \
+    X(int, epoll_wait, (int, struct epoll_event *, int, int))                                      \
+    X(int, epoll_pwait, (int, struct epoll_event *, int, int, const sigset_t *))                   \
     X(int, poll, (struct pollfd *, nfds_t, int))                                                   \
     X(int, ppoll, (struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))            \
     X(int, select, (int, fd_set *, fd_set *, fd_set *, struct timeval *))                          \
@@ -136,8 +138,16 @@ void rr__request(struct rr_shim_request *request, int kind, const union rr__addr
 int rr__ask(const struct rr_shim_request *request, int fds[2]);
 /* Says once per process that it waits for connections on channel `fd`. */
 void rr__ready(int fd);
-/* 1 until that was said. */
+/* 1 until that was said: look at what the program waits for. */
 int rr__unsaid(void);
+/* This program listens on a channel: it will wait for it. */
+void rr__note_listen(void);
+
+/* ---- shim_look.c: does this wait involve a channel ------------------------------------------------ */
+
+void rr__look_at_items(const struct pollfd *items, nfds_t count);
+void rr__look_at_set(const fd_set *set, int count);
+void rr__look_at_epoll(int epoll);
 
 /* ---- shim_count.c: the scoreboard, and which fds count --------------------------------------- */
 
@@ -229,6 +239,13 @@ int rr__shim_close_range(unsigned first, unsigned last, int flags) RR_WRAPS("clo
 void rr__shim_closefrom(int first) RR_WRAPS("closefrom");
 int rr__shim_epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)
     RR_WRAPS("epoll_ctl");
+int rr__shim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)
+    RR_WRAPS("epoll_wait");
+int rr__shim_epoll_pwait(int epoll, struct epoll_event *events, int most, int timeout,
+                         const sigset_t *mask) RR_WRAPS("epoll_pwait");
+int rr__shim_epoll_pwait2(int epoll, struct epoll_event *events, int most,
+                          const struct timespec *timeout, const sigset_t *mask)
+    RR_WRAPS("epoll_pwait2");
 int rr__shim_poll(struct pollfd *items, nfds_t count, int timeout) RR_WRAPS("poll");
 int rr__shim_ppoll(struct pollfd *items, nfds_t count, const struct timespec *timeout,
                    const sigset_t *mask) RR_WRAPS("ppoll");

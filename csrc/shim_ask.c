@@ -125,13 +125,21 @@ int rr__ask(const struct rr_shim_request *request, int fds[2])
 
 /* ---- ready ------------------------------------------------------------------------------------------- */
 
-static int said, looks, failures;
+static int said, looks, failures, listened;
+
+void rr__note_listen(void)
+{
+    __atomic_store_n(&listened, 1, __ATOMIC_RELAXED);
+}
 
 int rr__unsaid(void)
 {
+    if (__atomic_load_n(&said, __ATOMIC_RELAXED))
+        return 0;
     /* A helper process that never sees a channel does not look at its fds for ever. */
-    return !__atomic_load_n(&said, __ATOMIC_RELAXED) &&
-           __atomic_add_fetch(&looks, 1, __ATOMIC_RELAXED) < LOOKS;
+    return __atomic_load_n(&listened, __ATOMIC_RELAXED) ||
+           (__atomic_load_n(&looks, __ATOMIC_RELAXED) < LOOKS &&
+            __atomic_add_fetch(&looks, 1, __ATOMIC_RELAXED) < LOOKS);
 }
 
 /* A program that was exec'd with the listener open did not ask for it, and has no scoreboard yet. */

@@ -120,8 +120,9 @@ int rr__lay_over(int from, int fd)
     copy_mode(fd, from);
     rr__forget_registrations((unsigned)fd, (unsigned)fd);
     long laid = rr__raw3(SYS_dup3, from, fd, own & FD_CLOEXEC ? O_CLOEXEC : 0);
+    uint32_t mask = rr__kind(fd) == RR__OTHER ? ~0u : ~(uint32_t)OUT;
     for (int i = 0; laid >= 0 && i < count; i++) {
-        struct epoll_event event = {.events = kept[i].events, .data.u64 = kept[i].data};
+        struct epoll_event event = {.events = kept[i].events & mask, .data.u64 = kept[i].data};
         if (rr__raw4(SYS_epoll_ctl, epoll_of(kept[i].key), EPOLL_CTL_ADD, fd, &event) >= 0)
             remember((int)epoll_of(kept[i].key), fd, &event);
     }

@@ -129,6 +129,7 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
     error = rr__ask(&request, fds);
     if (error < 0)
         return error;
+    rr__note_listen();
     error = rr__kind(fds[0]) == RR__CHANNEL ? 0 : -EPROTO;
     if (error == 0) {
         rr__board(fds[1]);
@@ -157,8 +158,10 @@ int rr__shim_listen(int fd, int backlog)
     socklen_t length;
 
     if (rr__settings.on) {
-        if (rr__kind(fd) != RR__OTHER)
+        if (rr__kind(fd) != RR__OTHER) {
+            rr__note_listen();
             return 0;
+        }
         if (is_to_be_shared(fd, &address, &length)) {
             int error = share(fd, backlog, &address, length);
             return error < 0 ? rr__fail(error) : 0;

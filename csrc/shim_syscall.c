@@ -61,6 +61,15 @@ static int is_wrapped(long number, const long *a, long *result)
         *result = rr__shim_poll(P(a[0]), (nfds_t)a[1], (int)a[2]);
         return 1;
 #endif
+#ifdef SYS_epoll_wait
+    case SYS_epoll_wait:
+#endif
+    case SYS_epoll_pwait:
+        rr__look_at_epoll((int)a[0]);
+        return 0;
+    case SYS_ppoll:
+        rr__look_at_items(P(a[0]), (nfds_t)a[1]);
+        return 0;
     case SYS_close: /* whoever closes so wants no cancellation point */
         if ((int)a[0] >= 0)
             rr__leaving((unsigned)a[0], (unsigned)a[0]);

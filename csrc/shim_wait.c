@@ -1,51 +1,10 @@
-/* Owns poll and select: the first that waits for a channel is how the primary learns that the program
- * takes connections; and a channel, unlike a listening socket, is always writable, which is not told. */
-#include <string.h>
+/* Owns the wrapped names that wait. What they wait for is looked at until READY was said (shim_look.c);
+ * and a channel, unlike a listening socket, is always writable, which is not told. */
+#include <dlfcn.h>
 
 #include "shim.h"
 
-enum { SOME = 64, OUT = POLLOUT | POLLWRNORM | POLLWRBAND };
-
-/* ---- ready -------------------------------------------------------------------------------------------- */
-
-static void look(int fd)
-{
-    if (rr__kind(fd) == RR__CHANNEL)
-        rr__ready(fd);
-}
-
-static void look_at_items(const struct pollfd *items, nfds_t count)
-{
-    struct pollfd some[SOME];
-    int kept = errno;
-
-    for (nfds_t from = 0; from < count && rr__unsaid(); from += SOME) {
-        nfds_t number = count - from < SOME ? count - from : SOME;
-        if (rr__copy_in(some, items + from, number * sizeof *some) < 0)
-            break;
-        for (nfds_t i = 0; i < number && rr__unsaid(); i++)
-            if (some[i].events & (POLLIN | POLLRDNORM))
-                look(some[i].fd);
-    }
-    errno = kept;
-}
-
-static void look_at_set(const fd_set *set, int count)
-{
-    enum { BITS = 8 * sizeof(unsigned long) };
-    unsigned long words[SOME];
-    int kept = errno, room = SOME * BITS;
-    size_t number = (size_t)(count < room ? count : room);
-
-    if (!set || count <= 0 || !rr__unsaid())
-        return;
-    memset(words, 0, sizeof words);
-    if (rr__copy_in(words, set, (number + BITS - 1) / BITS * sizeof *words) == 0)
-        for (size_t fd = 0; fd < number; fd++)
-            if (words[fd / BITS] >> fd % BITS & 1 && rr__unsaid())
-                look((int)fd);
-    errno = kept;
-}
+enum { SOME = 256, OUT = POLLOUT | POLLWRNORM | POLLWRBAND };
 
 /* ---- never writable ----------------------------------------------------------------------------------- */
 
@@ -71,8 +30,8 @@ static int conceal(struct pollfd *items, nfds_t count, int answered)
  * put back as they were. */
 static int again(struct pollfd *items, nfds_t count, const struct timespec *timeout, const sigset_t *mask)
 {
-    short kept[SOME * 4];
-    nfds_t number = count < SOME * 4 ? count : SOME * 4;
+    short kept[SOME];
+    nfds_t number = count < SOME ? count : SOME;
 
     for (nfds_t i = 0; i < number; i++) {
         kept[i] = items[i].events;
@@ -104,8 +63,7 @@ int rr__shim_poll(struct pollfd *items, nfds_t count, int timeout)
 
     if (!rr__settings.on)
         return rr__real()->poll(items, count, timeout);
-    if (rr__unsaid())
-        look_at_items(items, count);
+    rr__look_at_items(items, count);
     int answered = rr__real()->poll(items, count, timeout);
     if (answered <= 0)
         return answered;
@@ -117,8 +75,7 @@ int rr__shim_ppoll(struct pollfd *items, nfds_t count, const struct timespec *ti
 {
     if (!rr__settings.on)
         return rr__real()->ppoll(items, count, timeout, mask);
-    if (rr__unsaid())
-        look_at_items(items, count);
+    rr__look_at_items(items, count);
     int answered = rr__real()->ppoll(items, count, timeout, mask);
     return answered <= 0 ? answered : truly_ready(items, count, answered, timeout, mask);
 }
@@ -126,7 +83,7 @@ int rr__shim_ppoll(struct pollfd *items, nfds_t count, const struct timespec *ti
 int rr__shim_select(int count, fd_set *in, fd_set *out, fd_set *other, struct timeval *timeout)
 {
     if (rr__settings.on)
-        look_at_set(in, count);
+        rr__look_at_set(in, count);
     return rr__real()->select(count, in, out, other, timeout);
 }
 
@@ -134,8 +91,41 @@ int rr__shim_pselect(int count, fd_set *in, fd_set *out, fd_set *other,
                      const struct timespec *timeout, const sigset_t *mask)
 {
     if (rr__settings.on)
-        look_at_set(in, count);
+        rr__look_at_set(in, count);
     return rr__real()->pselect(count, in, out, other, timeout, mask);
+}
+
+int rr__shim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)
+{
+    if (rr__settings.on)
+        rr__look_at_epoll(epoll);
+    return rr__real()->epoll_wait(epoll, events, most, timeout);
+}
+
+int rr__shim_epoll_pwait(int epoll, struct epoll_event *events, int most, int timeout,
+                         const sigset_t *mask)
+{
+    if (rr__settings.on)
+        rr__look_at_epoll(epoll);
+    return rr__real()->epoll_pwait(epoll, events, most, timeout, mask);
+}
+
+typedef int pwait2(int, struct epoll_event *, int, const struct timespec *, const sigset_t *);
+
+/* Older C libraries have none: it is looked for when a program calls it. */
+int rr__shim_epoll_pwait2(int epoll, struct epoll_event *events, int most,
+                          const struct timespec *timeout, const sigset_t *mask)
+{
+    static pwait2 *next;
+    pwait2 *real = __atomic_load_n(&next, __ATOMIC_ACQUIRE);
+
+    if (!real) {
+        real = (pwait2 *)dlsym(RTLD_NEXT, "epoll_pwait2");
+        __atomic_store_n(&next, real, __ATOMIC_RELEASE);
+    }
+    if (rr__settings.on)
+        rr__look_at_epoll(epoll);
+    return real ? real(epoll, events, most, timeout, mask) : rr__fail(-ENOSYS);
 }
 
 #ifdef __GLIBC__

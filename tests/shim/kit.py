@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -52,3 +55,32 @@ def ask(port: int, what: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(what)
         return client.recv(1)
+
+
+def play(program: Path, scenario: str, environment: dict[str, str] | None = None) -> str:
+    """All that it says, and how it ends."""
+    process = subprocess.Popen(
+        [program, scenario, str(free_port())],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        told, _ = process.communicate(timeout=90)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return f"{told}exit {process.returncode}\n"
+
+
+def works(folder: Path, flag: str) -> bool:
+    """The compiler and its libraries know the option."""
+    source = folder / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    try:
+        compile_program(source, folder / "empty", flag)
+    except subprocess.CalledProcessError:
+        return False
+    return subprocess.run([folder / "empty"], check=False).returncode == 0

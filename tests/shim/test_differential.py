@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from .kit import PROGRAMS, compiler_needed, free_port, scenarios, shim_needed
+from .kit import PROGRAMS, compiler_needed, play, scenarios, shim_needed
 from .primary import fake_primary
 
 # Nothing in them listens on a TCP port that it chose: the primary hears nothing.
@@ -23,29 +19,12 @@ UNTOUCHED = {
 pytestmark = [shim_needed, compiler_needed]
 
 
-def output(program: Path, scenario: str, environment: dict[str, str] | None = None) -> str:
-    process = subprocess.Popen(
-        [program, scenario, str(free_port())],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        told, _ = process.communicate(timeout=90)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    return f"{told}exit {process.returncode}\n"
-
-
 @pytest.mark.parametrize(("name", "scenario"), scenarios())
 def test_same(name: str, scenario: str, built: dict[str, Path], tmp_path: Path) -> None:
-    expected = output(built[name], scenario)
+    expected = play(built[name], scenario)
     assert expected.endswith("exit 0\n"), expected
     with fake_primary(tmp_path) as primary:
-        assert output(built[name], scenario, primary.preloaded) == expected
+        assert play(built[name], scenario, primary.preloaded) == expected
         assert bool(primary.requests) == ((name, scenario) not in UNTOUCHED)
 
 

@@ -363,6 +363,30 @@ static void six(void)
     }
 }
 
+/* A server on both families binds the same port twice, in either order. */
+static void six_and_four(void)
+{
+    struct sockaddr_in6 six_any = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)port)};
+    struct sockaddr_in four_any = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    int on = 1;
+
+    for (int order = 0; order < 2; order++) {
+        int fds[2] = {socket(AF_INET6, SOCK_STREAM, 0), socket(AF_INET, SOCK_STREAM, 0)};
+        show("IPV6_V6ONLY", setsockopt(fds[0], IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on));
+        for (int i = 0; i < 2; i++) {
+            int which = i ^ order;
+            setsockopt(fds[which], SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+            show("bind", which ? bind(fds[1], (struct sockaddr *)&four_any, sizeof four_any)
+                               : bind(fds[0], (struct sockaddr *)&six_any, sizeof six_any));
+            show("listen", listen(fds[which], 5));
+        }
+        int mine = client(), got = show_fd("accept", accept(fds[1], NULL, NULL));
+        printf("joined %d\n", joined(mine, got));
+        close(fds[0]);
+        close(fds[1]);
+    }
+}
+
 /* By number, as libuv does. */
 static void by_syscall(void)
 {
@@ -402,6 +426,7 @@ int main(int argc, char **argv)
         {"other-kinds", other_kinds},
         {"own-reuseport", own_reuseport},
         {"six", six},
+        {"six-and-four", six_and_four},
         {"by-syscall", by_syscall},
         {NULL, NULL}};
 

@@ -1,0 +1,74 @@
+"""The shim linked into the programs: under sanitizers, and with an allocator that counts."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .kit import PROGRAMS, compile_program, compiler_needed, free_port, play, scenarios, works
+from .primary import ROOT, fake_primary
+
+pytestmark = compiler_needed
+
+SHIM_SOURCES = sorted(str(path) for path in (ROOT / "csrc").glob("shim*.c"))
+LINKED = [*SHIM_SOURCES, f"-I{ROOT / 'csrc'}", "-ldl"]
+SANITIZERS = {"asan": "address,undefined", "tsan": "thread"}
+
+
+@pytest.fixture(scope="module", params=SANITIZERS)
+def sanitized(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The programs, each with the shim in it: a sanitizer's library wants to be loaded first."""
+    kind: str = request.param
+    flag = f"-fsanitize={SANITIZERS[kind]}"
+    folder = tmp_path_factory.mktemp(kind)
+    if not works(folder, flag):
+        pytest.skip(f"the compiler has no {flag}")
+    objects = []
+    for source in SHIM_SOURCES:
+        target = folder / (Path(source).stem + ".o")
+        compile_program(Path(source), target, "-c", flag, "-fno-sanitize-recover=all")
+        objects.append(str(target))
+    built = {
+        source.stem: compile_program(source, folder / source.stem, *objects, flag, "-ldl")
+        for source in PROGRAMS.glob("*.c")
+    }
+    return built
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "scenario"), scenarios())
+def test_sanitized(
+    name: str,
+    scenario: str,
+    sanitized: dict[str, Path],
+    built: dict[str, Path],
+    tmp_path: Path,
+) -> None:
+    expected = play(built[name], scenario)
+    quiet = {
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "TSAN_OPTIONS": "die_after_fork=0 report_signal_unsafe=0",
+    }
+    with fake_primary(tmp_path) as primary:
+        assert play(sanitized[name], scenario, {**primary.environment, **quiet}) == expected
+
+
+def test_nothing_is_allocated(tmp_path: Path) -> None:
+    trap = Path(__file__).parent / "trap" / "malloc.c"
+    program = compile_program(trap, tmp_path / "trap", *LINKED)
+    with fake_primary(tmp_path) as primary:
+        done = subprocess.run(
+            [program, str(free_port())],
+            env=primary.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            start_new_session=True,
+        )
+        assert "accept4: 0\n" in done.stdout
+        assert done.stdout.endswith("allocations: 0\n"), done.stdout
+        assert primary.requests
