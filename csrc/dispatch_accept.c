@@ -361,9 +361,11 @@ static int is_quiet(struct rr__dispatcher *d, struct rr__listener *listener)
         return 0;
     if (listener->state == RR__ARMED)
         return !listener->readable;
-    if (!rr__unserved(d, (int)(listener - d->listeners)) || listener->held.count > 0)
+    if (!rr__unserved(d, (int)(listener - d->listeners)))
         return 0;
     listener->quiet_ns = d->now + listener->quiet + UNSERVED_AGAIN;
+    if (listener->held.count > 0)
+        return 0;
     return listener->shut ? listener->empty : !rr__readable(listener->fd);
 }
 

@@ -116,6 +116,17 @@ static void on_worker_add(void)
     add_worker(index, how >> 4, how & 1 ? (how & 15) >> 1 : WORLD_CHANNELS);
 }
 
+/* Of a worker that has it already, too, or that is not there. */
+static void on_channel_add(void)
+{
+    struct rr_control message = {.kind = RR_CONTROL_CHANNEL_ADD};
+    const struct world_worker *worker = any_worker(&message.worker);
+    unsigned channel = world_byte() % WORLD_CHANNELS;
+
+    message.listener = channel;
+    world_send(message, (int[]){worker->sender[channel], worker->receiver[channel]}, 2);
+}
+
 static void make_ready(unsigned index, unsigned capacity, unsigned batch)
 {
     struct rr_control message = {
@@ -206,7 +217,7 @@ static void on_odd_request(void)
     for (int i = 0; i < 7; i++)
         message.value[i] = any_value();
     world.crooked |= message.kind == RR_CONTROL_WORKER_ADD || message.kind == RR_CONTROL_LISTENER_ADD ||
-                     message.kind == RR_CONTROL_SETTINGS;
+                     message.kind == RR_CONTROL_CHANNEL_ADD || message.kind == RR_CONTROL_SETTINGS;
     if (world_byte() % 8 == 0)
         message.version = world_byte();
     if (world.control >= 0)
@@ -377,6 +388,7 @@ void world_act(void)
         on_death,    on_remove,       on_drain,       on_park,         on_listener_close, on_clock,
         on_stats,    on_keep,         on_inherit,     on_heir,         on_primary_dies, on_reading,
         on_scribble, on_failures,     on_processes,   on_odd_request,  on_odd_bytes,    on_birth,
+        on_channel_add,
     };
 
     acts[world_byte() % (sizeof acts / sizeof *acts)]();

@@ -179,6 +179,24 @@ static void it_outlives_its_listener(void)
     tear_down(3);
 }
 
+static void a_close_that_waits_for_it_sleeps(void)
+{
+    struct rr_control close_it = {
+        .kind = RR_CONTROL_LISTENER_CLOSE, .listener = 1, .value = {0, 300 * RR__MS}};
+
+    set_up(1);
+    get_stuck();
+    remove_second();
+    uint32_t sequence = rig_request(&rig, close_it, NULL, 0);
+    uint64_t before = ping().value[8];
+    CHECK_EQUAL(rig_answer(&rig, sequence).result, 0);
+    CHECK(ping().value[8] - before < 600); /* it looks every few milliseconds */
+    add(2, 1, 1);
+    CHECK_EQUAL(fake_take(&fakes[2]), 0);
+    rig_stop(&rig);
+    tear_down(3);
+}
+
 /* At the end it goes into a channel for that listener, whoever has it. */
 static void a_stop_leaves_it_in_a_channel(void)
 {
@@ -199,5 +217,6 @@ RUN(so_does_one_of_a_batch_worker);
 RUN(it_is_kept_for_whoever_comes_next);
 RUN(so_is_one_of_a_batch_worker);
 RUN(it_outlives_its_listener);
+RUN(a_close_that_waits_for_it_sleeps);
 RUN(a_stop_leaves_it_in_a_channel);
 TESTS_END
