@@ -171,12 +171,12 @@ class Requests:
         if len(fds) < CHANNELS or len(channels) % 2 or len(channels) > 2 * MAX_LISTENERS:
             raise _fail(errno.EPROTO)
         numbers = _listeners(request.values[2], len(channels) // 2)
+        for fd in channels:
+            _expect_channel(fd)
         if request.worker in self._slots.workers:
             raise _fail(errno.EEXIST)
         if len(self._slots.workers) >= MAX_WORKERS:
             raise _fail(errno.ENOSPC)
-        for fd in channels:
-            _expect_channel(fd)
         board = Scoreboard(fds[BOARD], writable=True)
         try:
             self._poller.add(fds[PIDFD], lambda: self._pidfd_readable(worker))

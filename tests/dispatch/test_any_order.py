@@ -100,6 +100,7 @@ VALUES = st.one_of(
 FDS = st.one_of(
     st.just(()),
     st.sampled_from([fds_of("a"), fds_of("b"), ("listener a",), ("listener b",), ("command",)]),
+    st.sampled_from([fds_of("a")[3:], fds_of("b")[3:]]),
     st.lists(st.sampled_from(NAMES), max_size=9).map(tuple),
     st.just(("null",) * CONTROL_FDS),
 )
@@ -107,7 +108,7 @@ STEPS = st.builds(
     Step,
     kind=st.one_of(
         st.sampled_from([kind for kind in K if kind not in (K.STOP, *range(20, 30))]),
-        st.sampled_from([0, 15, 19, 20, 29, (1 << 32) - 1]),
+        st.sampled_from([0, 16, 19, 20, 29, (1 << 32) - 1]),
     ),
     worker=st.sampled_from([0, 1, 2, 3, (1 << 32) - 1]),
     listener=st.sampled_from([0, 1, 2, 15, 16, (1 << 32) - 1]),
@@ -117,6 +118,8 @@ STEPS = st.builds(
     size=st.sampled_from([None] * 9 + [0, 40, 400]),
 )
 ADD_A = Step(K.WORKER_ADD, 1, 0, (0, 0), fds_of("a"))
+ADD_BARE = Step(K.WORKER_ADD, 1, 0, (0, 0), fds_of("a")[:3])
+CHANNEL = Step(K.CHANNEL_ADD, 1, 0, (), fds_of("a")[3:])
 LISTEN = Step(K.LISTENER_ADD, 0, 0, (), ("listener a",))
 READY = Step(K.WORKER_READY, 1, 0, (0, 16), ())
 
@@ -177,6 +180,7 @@ def run(kind: str, steps: Sequence[Step]) -> list[int]:
 @example(
     steps=[ADD_A, READY, Step(K.WORKER_DRAIN, 1, 0, (), ()), READY, Step(K.INHERIT, 1, 0, (2,), ())]
 )
+@example(steps=[LISTEN, ADD_BARE, CHANNEL, CHANNEL, READY, Step(K.INHERIT, 1, 0, (2,), ())])
 @example(
     steps=[Step(K.HEIR, 0, 0, (3, 1, 1), ("command",)), Step(K.HEIR, 0, 0, (17, 1), ("command",))]
 )

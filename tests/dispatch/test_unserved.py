@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 
@@ -83,6 +84,45 @@ def test_the_few_are_full_and_the_others_go_on(dispatcher: Rig):
     for _ in clients:
         few.take(1).answer()
     assert answer_of(clients) == ["0"] * 6
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_a_broken_channel_keeps_nobody_waiting_at_another_listener(dispatcher: Rig, batch: int):
+    """What was accepted for it and nobody else can have waits for whoever comes."""
+    two_listeners(dispatcher)
+    (broken,) = dispatcher.add(1, listeners=[1], batch=batch)
+    dispatcher.add(1, process=True, listeners=[0])
+    with socket.socket(fileno=os.dup(broken.channels[1].receiver)) as channel:
+        channel.shutdown(socket.SHUT_RD)
+    clients = dispatcher.connect_many(3, 1)
+    dispatcher.accepted(1)
+    assert [answer_of([dispatcher.connect()]) for _ in range(10)] == [["1"]] * 10
+    dispatcher.ask(K.WORKER_PARK, worker=broken.id)
+    assert answer_of([dispatcher.connect()]) == ["1"]
+    dispatcher.add(1, process=True, listeners=[1])
+    assert answer_of(clients) == ["2"] * 3
+    assert dispatcher.ping().lost == 0
+
+
+def test_a_channel_that_breaks_with_a_dead_ones_connections_on_the_way(dispatcher: Rig):
+    """What was taken back and cannot be given goes on to whoever comes."""
+    two_listeners(dispatcher)
+    (dead,) = dispatcher.add(1, process=True, listeners=[1])
+    dead.stop()
+    clients = dispatcher.connect_many(5, 1)
+    dispatcher.accepted(5)
+    (broken,) = dispatcher.add(1, listeners=[1])
+    with socket.socket(fileno=os.dup(broken.channels[1].receiver)) as channel:
+        channel.shutdown(socket.SHUT_RD)
+    dispatcher.add(1, process=True, listeners=[0])
+    dead.kill()
+    dispatcher.event(K.DEAD, dead)
+    assert [answer_of([dispatcher.connect()]) for _ in range(10)] == [["2"]] * 10
+    dispatcher.ask(K.WORKER_PARK, worker=broken.id)
+    assert [answer_of([dispatcher.connect()]) for _ in range(10)] == [["2"]] * 10
+    dispatcher.add(1, process=True, listeners=[1])
+    assert answer_of(clients) == ["3"] * 5
+    assert dispatcher.ping().lost == 0
 
 
 # ---- take-back -----------------------------------------------------------------------------------
