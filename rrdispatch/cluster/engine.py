@@ -42,14 +42,9 @@ class Engine:
         self.settle()
 
     def settle(self) -> None:
-        """Plans and acts until the view is as it should be at this moment.
-
-        What was missed comes first: news may wait that say that a deadline was kept.
-        """
+        """Plans and acts until the view is as it should be at this moment."""
         if self._settling:
             return
-        if seconds := self._world.slept():
-            self._news.appendleft(Slept(seconds))
         self._settling = True
         try:
             while self._once():
@@ -58,6 +53,11 @@ class Engine:
             self._settling = False
 
     def _once(self) -> bool:
+        """What was missed comes first: news may wait that say that a deadline was kept; and the
+        last action may have been what we were stopped in.
+        """
+        if seconds := self._world.slept():
+            self._news.appendleft(Slept(seconds))
         while self._news:
             apply(self._news.popleft(), self.view, self._world.now())
         now = self._world.now()
