@@ -100,14 +100,19 @@ static int get_default(int family, int level, int option, void *value, socklen_t
     return (int)error;
 }
 
-/* SO_REUSEPORT was set by bind() of ours (shim_sockets.c), not by the program. */
-static int ours(int fd)
+static int flag(int fd, int option)
 {
     int value = 0;
     socklen_t size = sizeof value;
 
-    rr__raw5(SYS_getsockopt, fd, SOL_SOCKET, SO_BROADCAST, &value, &size);
+    rr__raw5(SYS_getsockopt, fd, SOL_SOCKET, option, &value, &size);
     return value != 0;
+}
+
+/* SO_REUSEPORT was set by bind() of ours (shim_sockets.c), not by the program. */
+static int ours(int fd)
+{
+    return flag(fd, SO_BROADCAST);
 }
 
 /* Unlike an address, an option says how much of it was given. */
@@ -133,6 +138,8 @@ static int get(int fd, int level, int option, void *value, socklen_t *size)
     socklen_t length;
 
     rr__name(fd, &address, &length);
+    if (level == IPPROTO_IPV6 && option == IPV6_V6ONLY && address.any.sa_family == AF_INET6)
+        return give_number(flag(fd, SO_DONTROUTE), value, size);
     if (level != SOL_SOCKET)
         return get_default(address.any.sa_family, level, option, value, size);
     switch (option) {

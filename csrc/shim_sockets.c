@@ -134,6 +134,8 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
     if (error == 0) {
         rr__board(fds[1]);
         rr__hand_over_options(fd, fds[0], address, length);
+        /* A channel can't bear IPV6_V6ONLY, and has no routes. */
+        tell_socket(fds[0], SOL_SOCKET, SO_DONTROUTE, request.v6only);
         rr__count_closed((unsigned)fd, (unsigned)fd);
         error = rr__lay_over(fds[0], fd);
     }

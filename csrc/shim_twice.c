@@ -34,8 +34,7 @@ static int read_claim(int fd, struct claim *claim)
 
     claim->fd = fd;
     claim->listens = rr__name(fd, &claim->address, &length) == RR__CHANNEL;
-    /* Not told by a channel. If it is wrong, the primary's own bind says so. */
-    claim->six_only = 1;
+    claim->six_only = flag(fd, SOL_SOCKET, SO_DONTROUTE); /* of a channel; set by listen() */
     if (!claim->listens) {
         if (!rr__is_to_be_shared(fd))
             return 0;

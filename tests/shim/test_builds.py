@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from .kit import PROGRAMS, compile_program, compiler_needed, free_port, play, scenarios, works
+from .kit import (
+    PROGRAMS,
+    UNTOUCHED,
+    compile_program,
+    compiler_needed,
+    free_port,
+    play,
+    scenarios,
+    works,
+)
 from .primary import ROOT, fake_primary
 
 pytestmark = compiler_needed
@@ -32,11 +41,10 @@ def sanitized(
         target = folder / (Path(source).stem + ".o")
         compile_program(Path(source), target, "-c", flag, "-fno-sanitize-recover=all")
         objects.append(str(target))
-    built = {
+    return {
         source.stem: compile_program(source, folder / source.stem, *objects, flag, "-ldl")
         for source in PROGRAMS.glob("*.c")
     }
-    return built
 
 
 @pytest.mark.slow
@@ -55,6 +63,7 @@ def test_sanitized(
     }
     with fake_primary(tmp_path) as primary:
         assert play(sanitized[name], scenario, {**primary.environment, **quiet}) == expected
+        assert bool(primary.requests) == ((name, scenario) not in UNTOUCHED)
 
 
 def test_nothing_is_allocated(tmp_path: Path) -> None:

@@ -6,15 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .kit import PROGRAMS, compiler_needed, play, scenarios, shim_needed
+from .kit import PROGRAMS, UNTOUCHED, compiler_needed, play, scenarios, shim_needed
 from .primary import fake_primary
-
-# Nothing in them listens on a TCP port that it chose: the primary hears nothing.
-UNTOUCHED = {
-    ("sockets", "bound-twice"),
-    ("sockets", "other-kinds"),
-    ("sockets", "own-reuseport"),
-}
 
 pytestmark = [shim_needed, compiler_needed]
 

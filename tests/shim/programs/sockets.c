@@ -343,6 +343,7 @@ static void six(void)
         show("bind", bind(server, (struct sockaddr *)&address, sizeof address));
         show("listen", listen(server, 5));
         option_of(server, "SO_DOMAIN", SOL_SOCKET, SO_DOMAIN);
+        option_of(server, "IPV6_V6ONLY", IPPROTO_IPV6, IPV6_V6ONLY);
         int mine = socket(AF_INET6, SOCK_STREAM, 0);
         struct sockaddr_in6 to = address;
         to.sin6_addr = in6addr_loopback;
