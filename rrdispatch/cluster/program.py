@@ -56,11 +56,6 @@ def check(settings: Settings) -> None:
         )
     if not settings.is_program:
         return
-    if "bind" in settings.sources and settings.bind != DEFAULTS.bind:
-        raise ConfigError(
-            f"{settings.sources['bind']}: {settings.target} listens by itself, where it likes",
-            hint="tell the program; --listen says which of its ports are distributed",
-        )
     if settings.heir:
         raise ConfigError("--heir: not for programs yet, only for apps", hint="leave it out")
     if settings.listen and _core.shim_library() is None:
@@ -70,8 +65,13 @@ def check(settings: Settings) -> None:
         )
 
 
-def check_command(argv: Sequence[str]) -> None:
-    """TargetError for what is known not to listen through us."""
+def check_command(settings: Settings, argv: Sequence[str]) -> None:
+    """For a program that was found: what is known not to listen through us, or not where we say."""
+    if "bind" in settings.sources and settings.bind != DEFAULTS.bind:
+        raise ConfigError(
+            f"{settings.sources['bind']}: {settings.target} listens by itself, where it likes",
+            hint="tell the program; --listen says which of its ports are distributed",
+        )
     why = cannot_be_preloaded(argv[0])
     if why:
         raise TargetError(
@@ -127,7 +127,9 @@ def _find(name: str, path: str, cwd: str) -> str:
         raise TargetError(f"{name} is no program", hint=HINT)
     program = shutil.which(name, path=path)
     if program is None:
-        raise TargetError(f"{name!r} is no app, no file and no program on PATH", hint=HINT)
+        module = os.path.join(cwd, f"{name}.py")
+        hint = f"did you mean {name}:app? {HINT}" if os.path.isfile(module) else HINT
+        raise TargetError(f"{name!r} is no app, no file and no program on PATH", hint=hint)
     return os.path.abspath(program)
 
 

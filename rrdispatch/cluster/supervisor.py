@@ -87,7 +87,7 @@ class Supervisor:
         self.view = View(rules_of(self.settings, facts.usable), workers, operation=Start())
         self._launches = Launches(self.settings)
         if self.settings.is_program and self.settings.listen:
-            program.check_command(self._launches.of(1, 1).argv)
+            program.check_command(self.settings, self._launches.of(1, 1).argv)
         listeners = bind_all(self.settings)
         try:
             self.world = self._make_world(self._owner(), listeners)

@@ -215,6 +215,8 @@ class Listener(socket.socket):
             except (BlockingIOError, ConnectionAbortedError):  # noqa: PERF203
                 self._until_readable(deadline)
             except OSError as error:
+                if super().fileno() < 0:
+                    raise ListenerClosed from None  # by another thread, just now
                 if error.errno not in NO_ROOM:
                     raise
                 if deadline is not None and time.monotonic() >= deadline:

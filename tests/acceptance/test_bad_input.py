@@ -42,7 +42,7 @@ CASES = [
     Case("no such attribute", ("probe:asgy", *BIND), 4, ("asgy", "probe")),
     Case("not callable", ("notcallable:app", *BIND), 4, ("app", "int"),
          {"notcallable.py": "app = 42\n"}),
-    Case("no attribute said", ("probe", *BIND), 2, ("probe", "MODULE:ATTRIBUTE")),
+    Case("no attribute said", ("probe", *BIND), 4, ("did you mean probe:app?", "MODULE:ATTRIBUTE")),
     Case("raises at import", ("boom:app", *BIND), 4, ("no database", "Traceback"),
          {"boom.py": "raise RuntimeError('no database')\n"}),
     Case("syntax error", ("half:app", *BIND), 4, ("half.py", "SyntaxError"),

@@ -53,7 +53,10 @@ def test_an_heir_meets_no_signal_that_the_dispatcher_ignores(house: House):
     house.die()
     path = house.folder / "ignored"
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "a word")
-    assert int(path.read_text().split()[1], 16) == 0
+    reserved = (
+        1 << 31 | 1 << 32
+    )  # signals 32 and 33 are the C library's: whoever ignores them, we may not
+    assert int(path.read_text().split()[1], 16) & ~reserved == 0
 
 
 def test_the_dispatcher_has_our_stdout_and_stderr(dispatcher: Rig):
