@@ -164,10 +164,30 @@ struct crowd {
     int turning, empty_queues;
 };
 
-/* 1 when it has to be looked at again. */
-static int look_at(struct rr__dispatcher *d, struct rr__worker *worker, const struct crowd *crowd)
+static void count_in(struct crowd *crowd, const struct rr__worker *worker)
 {
-    int again = rr__settle(worker);
+    if (worker->state != RR_STATE_READY || worker->stalled)
+        return;
+    crowd->turning++;
+    crowd->empty_queues += worker->queued == 0;
+}
+
+/* Those who could have what waits for it. */
+static struct crowd crowd_around(const struct rr__dispatcher *d, const struct rr__worker *worker)
+{
+    struct crowd crowd = {0};
+
+    for (int i = 0; i < d->slots.ready_count; i++)
+        if (rr__has_channel(d->slots.ready[i], worker->oldest_channel))
+            count_in(&crowd, d->slots.ready[i]);
+    return crowd;
+}
+
+/* 1 when it has to be looked at again. */
+static int look_at(struct rr__dispatcher *d, struct rr__worker *worker, const struct crowd *all)
+{
+    int again = rr__settle(worker), apart = worker->queued > 0 && rr__partial(d, worker->oldest_channel);
+    struct crowd around = apart ? crowd_around(d, worker) : *all, *crowd = &around;
     int others = crowd->turning - (worker->state == RR_STATE_READY && !worker->stalled);
 
     if (worker->progressed)
@@ -221,10 +241,7 @@ void rr__watch(struct rr__dispatcher *d)
         note_progress(d, worker);
         if (asleep)
             worker->progress_ns = d->now;
-        if (worker->state == RR_STATE_READY && !worker->stalled) {
-            crowd.turning++;
-            crowd.empty_queues += worker->queued == 0;
-        }
+        count_in(&crowd, worker);
         if (!worker->stalled && worker->oldest_ns < oldest)
             oldest = worker->oldest_ns;
     }

@@ -117,6 +117,8 @@ class Watch:
         """Somebody's queue is empty; or all are busy, and each of the others took several while it
         took none: what waits for one that is stopped would wait for as long.
         """
+        if self._slots.partial(worker.oldest_lane):
+            turning = [one for one in turning if worker.oldest_lane in one.lanes]
         if not all(one.queued for one in turning):
             return True
         others = sum(one is not worker for one in turning)

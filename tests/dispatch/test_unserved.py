@@ -125,6 +125,22 @@ def test_a_channel_that_breaks_with_a_dead_ones_connections_on_the_way(dispatche
     assert dispatcher.ping().lost == 0
 
 
+def test_nobody_is_stalled_while_none_who_has_a_channel_is_idle(dispatcher: Rig):
+    """Whoever has none could not have served it sooner."""
+    dispatcher.settings(stall=MS)
+    two_listeners(dispatcher)
+    (busy,) = dispatcher.add(1, listeners=[1])
+    dispatcher.add(1, listeners=[0])
+    clients = dispatcher.connect_many(2, 1)
+    dispatcher.accepted(2)
+    began = dispatcher.ping().now
+    dispatcher.until(lambda: dispatcher.ping().now - began > 50 * MS)
+    assert dispatcher.count(K.STALLED) == 0
+    (other,) = dispatcher.add(1, process=True, listeners=[1])
+    dispatcher.event(K.STALLED, busy)
+    assert answer_of(clients) == [str(other.slot)] * 2
+
+
 # ---- take-back -----------------------------------------------------------------------------------
 
 
