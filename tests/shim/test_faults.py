@@ -199,6 +199,16 @@ for _ in range(4):
 while not caught:
     time.sleep(0.01)
 """,
+    "two-listeners": """
+other = socket.create_server(("127.0.0.2", port), reuse_port=False)
+def serve(which):
+    while True:
+        attempt(which.accept)
+for which in (server, other):
+    threading.Thread(target=serve, args=(which,), daemon=True).start()
+while not caught:
+    time.sleep(0.01)
+""",
     "poll": """
 server.setblocking(False)
 poll = select.poll()

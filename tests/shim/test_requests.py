@@ -308,3 +308,32 @@ told("done")
                 assert ask(port, b"x") == b"x"
             assert line(process) == "done"
         assert [primary.count(field) for field in COUNTED] == [20, 20, 0]
+
+
+def test_a_child_between_vfork_and_exec_counts_nothing(tmp_path: Path) -> None:
+    """It shares its parent's memory, and closes what it does not need."""
+    body = """
+import subprocess
+server.bind(("127.0.0.1", port))
+server.listen()
+connection, _ = server.accept()
+connection.sendall(connection.recv(1))
+os.set_inheritable(connection.fileno(), True)
+subprocess.run(["true"], close_fds=True)
+told("child has been")
+sys.stdin.readline()
+connection.close()
+told("closed")
+"""
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        with running(body, port, primary.preloaded) as process:
+            primary.wait(lambda: bool(primary.asked(READY)))
+            assert ask(port, b"x") == b"x"
+            assert line(process) == "child has been"
+            assert [primary.count(field) for field in COUNTED] == [1, 0, 0]
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+            assert line(process) == "closed"
+            assert [primary.count(field) for field in COUNTED] == [1, 1, 0]

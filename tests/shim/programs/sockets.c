@@ -23,9 +23,12 @@ static void names(void)
 
     for (int i = 0; i < 4; i++) {
         socklen_t size = lengths[i];
-        memset(room, 0, sizeof room);
+        memset(room, 0xaa, sizeof room);
         show("getsockname", getsockname(server, (struct sockaddr *)room, &size));
-        printf("length %u, family %d\n", size, room[0]);
+        size_t written = sizeof room;
+        while (written > 0 && room[written - 1] == 0xaa)
+            written--;
+        printf("length %u, written %zu, family %d\n", size, written, room[0]);
     }
     struct sockaddr_in name;
     socklen_t size = sizeof name;
