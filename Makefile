@@ -42,10 +42,9 @@ $(VENV)/built: $(VENV)/installed $(SOURCES)
 demo: $(VENV)/built
 	$(BIN)/python tools/demo.py
 
-# What counts and measures comes alone, one after the other; all else side by side.
+# Side by side: most of them wait for something. `make accept` runs what counts and measures alone.
 test: $(VENV)/built
-	$(BIN)/python -m pytest -n 2 -m "not slow and not chaos"
-	$(BIN)/python -m pytest -m "slow and not chaos"
+	$(BIN)/python -m pytest -n 3
 
 accept: $(VENV)/built
 	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
@@ -57,7 +56,7 @@ soak: $(VENV)/built
 	$(BIN)/python -m tests.chaos --full --mutants --markdown docs/reliability.md
 
 quick: $(VENV)/built
-	$(BIN)/python -m pytest -n 2 -m "not slow and not chaos"
+	$(BIN)/python -m pytest -n 3 -m "not slow and not chaos"
 
 check: $(VENV)/built
 	$(BIN)/python -m ruff check .
