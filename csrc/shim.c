@@ -26,6 +26,7 @@ static void resolve(void)
 {
 #define RESOLVE(type, name, arguments) real.name = (type(*) arguments)dlsym(RTLD_NEXT, #name);
     RR_REAL(RESOLVE)
+    RR_REAL_GLIBC(RESOLVE)
 #undef RESOLVE
     __atomic_store_n(&resolved, 1, __ATOMIC_RELEASE);
 }

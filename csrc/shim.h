@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -40,6 +41,8 @@
     X(int, dup2, (int, int))                                                                       \
     X(int, dup3, (int, int, int))                                                                  \
     X(int, epoll_ctl, (int, int, int, struct epoll_event *))                                       \
+    X(int, setrlimit, (int, const struct rlimit *))                                                \
+    X(int, prlimit, (pid_t, int, const struct rlimit *, struct rlimit *))                          \
     X(int, epoll_wait, (int, struct epoll_event *, int, int))                                      \
     X(int, epoll_pwait, (int, struct epoll_event *, int, int, const sigset_t *))                   \
     X(int, poll, (struct pollfd *, nfds_t, int))                                                   \
@@ -47,9 +50,18 @@
     X(int, select, (int, fd_set *, fd_set *, fd_set *, struct timeval *))                          \
     X(int, pselect, (int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *))
 
+#ifdef __GLIBC__
+#define RR_REAL_GLIBC(X)                                                                           \
+    X(int, setrlimit64, (int, const struct rlimit64 *))                                            \
+    X(int, prlimit64, (pid_t, int, const struct rlimit64 *, struct rlimit64 *))
+#else
+#define RR_REAL_GLIBC(X)
+#endif
+
 struct rr__real {
 #define RR_FIELD(type, name, arguments) type(*name) arguments;
     RR_REAL(RR_FIELD)
+    RR_REAL_GLIBC(RR_FIELD)
 #undef RR_FIELD
 };
 
@@ -177,6 +189,13 @@ struct rr__taken {
 int rr__take(int channel, int cloexec, struct rr__taken *taken);
 /* Receives an answer of the primary with up to 2 fds: its size, or -errno. */
 int rr__receive_answer(int socket, struct rr_shim_answer *answer, int fds[2], int *count);
+
+/* ---- shim_room.c ------------------------------------------------------------------------------------- */
+
+/* 0: one more fd finds room, which accept(2) asks before anything else; or -EBADF, -EMFILE. */
+int rr__room(int fd);
+/* The limit of this process may have changed. */
+void rr__limit_changed(void);
 
 /* ---- shim_end.c: every sender is gone ----------------------------------------------------------- */
 

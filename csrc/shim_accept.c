@@ -1,6 +1,7 @@
 /* Owns accept: a connection is taken from a channel as the kernel takes it from a backlog. */
 #include <fcntl.h>
 #include <pthread.h>
+#include <string.h>
 
 #include "shim.h"
 
@@ -10,17 +11,36 @@ static void drop(int fd)
     rr__raw1(SYS_close, fd);
 }
 
-/* The kernel writes it: bad pointers and lengths are answered as by accept. A client that is gone has
- * no address any more, but accept would still tell it: the dispatcher noted it. */
+/* Both lie in the page that our own frame is in, so they can be written to: a program's buffers mostly
+ * are locals of accept's caller. */
+static int are_near(const void *one, size_t size, const void *other, size_t other_size)
+{
+    enum { PAGE = 4096 }; /* the smallest there is */
+    uintptr_t page = (uintptr_t)__builtin_frame_address(0) & ~(uintptr_t)(PAGE - 1);
+    uintptr_t first = (uintptr_t)one, second = (uintptr_t)other;
+
+    return first >= page && first + size <= page + PAGE && second >= page &&
+           second + other_size <= page + PAGE;
+}
+
+/* As the dispatcher noted it, if that can be written without asking the kernel, which costs a sixth of
+ * an accept. Else the kernel writes it: bad pointers and lengths are answered as by accept. A client that
+ * is gone has no address any more, but accept would still tell it. */
 static int give_peer(int fd, const struct rr__taken *taken, struct sockaddr *peer, socklen_t *length)
 {
-    long result = rr__raw3(SYS_getpeername, fd, peer, length);
+    socklen_t size = (socklen_t)taken->peer_length;
 
+    if (size && are_near(peer, sizeof taken->peer, length, sizeof *length) && (int)*length >= 0) {
+        memcpy(peer, taken->peer, *length < size ? *length : size);
+        *length = size;
+        return 0;
+    }
+    long result = rr__raw3(SYS_getpeername, fd, peer, length);
     if (result != -ENOTCONN)
         return (int)result;
-    if (taken->peer_length == 0)
+    if (!size)
         return -ECONNABORTED;
-    return rr__give_address(taken->peer, (socklen_t)taken->peer_length, peer, length);
+    return rr__give_address(taken->peer, size, peer, length);
 }
 
 static int finish(int fd, const struct rr__taken *taken, struct sockaddr *peer, socklen_t *length,

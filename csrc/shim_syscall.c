@@ -70,6 +70,14 @@ static int is_wrapped(long number, const long *a, long *result)
     case SYS_ppoll:
         rr__look_at_items(P(a[0]), (nfds_t)a[1]);
         return 0;
+#ifdef SYS_setrlimit
+    case SYS_setrlimit:
+#endif
+    case SYS_prlimit64:
+        *result = rr__raw4(number, a[0], a[1], a[2], a[3]);
+        rr__limit_changed();
+        *result = *result < 0 ? rr__fail(*result) : *result;
+        return 1;
     case SYS_close: /* whoever closes so wants no cancellation point */
         if ((int)a[0] >= 0)
             rr__leaving((unsigned)a[0], (unsigned)a[0]);

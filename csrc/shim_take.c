@@ -2,7 +2,6 @@
  *
  * With a full fd table recvmsg succeeds, drops the connection and says so only by MSG_CTRUNC: so room
  * is made sure of first, as accept(2) does, which reports EMFILE before it looks at its queue. */
-#include <fcntl.h>
 #include <string.h>
 
 #include "rrdispatch.h"
@@ -56,16 +55,6 @@ static long receive(int socket, void *data, size_t size, int flags, int *fds, in
     return got;
 }
 
-static int room_for_one(int fd)
-{
-    long spare = rr__raw3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 0);
-
-    if (spare < 0)
-        return (int)spare;
-    rr__raw1(SYS_close, spare);
-    return 0;
-}
-
 static int is_connection(const struct rr_message *message, long size)
 {
     return size == (long)sizeof *message && message->version == RR_PROTOCOL &&
@@ -75,7 +64,7 @@ static int is_connection(const struct rr_message *message, long size)
 int rr__take(int channel, int cloexec, struct rr__taken *taken)
 {
     struct rr_message message;
-    int fd = -1, count, error = room_for_one(channel);
+    int fd = -1, count, error = rr__room(channel);
 
     if (error < 0)
         return error;
@@ -90,7 +79,8 @@ int rr__take(int channel, int cloexec, struct rr__taken *taken)
         return -EINTR;
     }
     if (count == 0) {
-        /* A thread took the last place between the check and here: the kernel dropped what came. */
+        /* Somebody took the last place between the check and here: the kernel dropped what came. */
+        rr__limit_changed();
         rr__count_lost();
         return -EINTR;
     }

@@ -150,6 +150,9 @@ static void full_table(void)
     int server = listener(SOCK_NONBLOCK), mine = client();
 
     printf("readable: %d\n", readable(server));
+    show_fd("before", accept(server, NULL, NULL));
+    mine = client();
+    printf("readable: %d\n", readable(server));
     int spare = dup(0), top = spare;
     must("getrlimit", getrlimit(RLIMIT_NOFILE, &before) == 0);
     limit = before;
@@ -164,6 +167,14 @@ static void full_table(void)
     show_fd("full and idle", accept(server, NULL, NULL));
     must("setrlimit", setrlimit(RLIMIT_NOFILE, &before) == 0);
     show_fd("idle", accept(server, NULL, NULL));
+    /* The highest number is open, those below are not. */
+    show("dup2", dup2(0, (int)before.rlim_cur - 1) >= 0);
+    mine = client();
+    printf("readable: %d\n", readable(server));
+    got = show_fd("accept", accept(server, NULL, NULL));
+    printf("joined: %d\n", joined(mine, got));
+    must("prlimit", prlimit(0, RLIMIT_NOFILE, &limit, NULL) == 0);
+    show_fd("full", accept(server, NULL, NULL));
 }
 
 /* Gone before it was accepted: by FIN, or by RST, which takes the address with it. */
