@@ -5,8 +5,8 @@
  *      csrc/os_linux.c -o bench_shim -ldl -pthread
  *
  * Linked with the shim, it needs no preloading: every call here is the shim's, and what the kernel does
- * alone is called by number. Only accepting is timed; close, connect and sending are not. The first
- * argument of main's lines is the median over the rounds. */
+ * alone is called by number. Only accepting is timed; close, connect and sending are not. Medians over
+ * the rounds; in brackets the ratio of the tenth and of the ninetieth percent of them. */
 #include <netinet/in.h>
 #include <stddef.h>
 #include <stdio.h>

@@ -98,16 +98,17 @@ class FakePrimary:
     """Start it, run programs with ``environment``, stop it."""
 
     folder: Path
+    abstract: bool = False  # its socket has a name without a path
     gated: bool = True  # connections wait until READY, as they do for a real dispatcher
     behaviour: Behaviour = field(default_factory=Behaviour)
     requests: list[Request] = field(default_factory=list)
     places: dict[bytes, Place] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.path = self.folder / "s"
+        self.path = f"@rr-shim-{os.urandom(8).hex()}" if self.abstract else f"{self.folder}/s"
         self.key = os.urandom(16)
         self._door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._door.bind(str(self.path))
+        self._door.bind(self.path.replace("@", "\0") if self.abstract else self.path)
         self._door.listen(16)
         self._board_fd = _core.scoreboard_create(0, 1)
         self.board = _core.Scoreboard(self._board_fd)
@@ -127,7 +128,7 @@ class FakePrimary:
     def environment(self) -> dict[str, str]:
         return {
             **{name: value for name, value in os.environ.items() if "PRELOAD" not in name},
-            "RRDISPATCH_SOCKET": str(self.path),
+            "RRDISPATCH_SOCKET": self.path,
             "RRDISPATCH_KEY": f"{WORKER}:{self.key.hex()}",
         }
 

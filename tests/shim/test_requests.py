@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
@@ -42,6 +43,22 @@ told(os.getpid())
             assert request.pid == int(told)
         # Nothing waited for a connection.
         assert primary.asked(READY) == []
+
+
+def test_a_primary_without_a_path(tmp_path: Path) -> None:
+    """It is found after chroot, and after setuid."""
+    body = """
+server.bind(("127.0.0.1", port))
+os.chroot(sys.executable.rpartition("/")[0])
+os.chdir("/")
+os.setuid(65534)
+server.listen()
+"""
+    if os.getuid() != 0:
+        pytest.skip("chroot is for root")
+    with fake_primary(tmp_path, abstract=True) as primary:
+        run(body, free_port(), primary.preloaded)
+        assert len(primary.asked(LISTEN)) == 1
 
 
 WAITS = {

@@ -154,6 +154,16 @@ static int is_of(int client_fd, const void *address, socklen_t length)
     return length == size && memcmp(&its, address, sizeof its - sizeof its.sin_zero) == 0;
 }
 
+static void option_of(int fd, const char *what, int level, int option)
+{
+    int value = 0;
+    socklen_t size = sizeof value;
+
+    printf("%s: ", what);
+    show("get", getsockopt(fd, level, option, &value, &size));
+    printf("  value %d, %u bytes\n", value, size);
+}
+
 static void wait_child(const char *what, pid_t pid)
 {
     int status = 0;
