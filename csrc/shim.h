@@ -88,6 +88,12 @@ static inline int rr__fail(long error)
     return -1;
 }
 
+/* What a message of a channel is for the taker. */
+struct rr__taken {
+    uint32_t peer_length;
+    uint8_t peer[48];
+};
+
 /* What a child does not inherit, since the kernel wipes it at fork; NULL where there is none. */
 struct rr__own {
     int pid; /* 0 until the first of the others is used */
@@ -100,6 +106,10 @@ struct rr__own {
         uint32_t events, deleted; /* by the program: MOD says ENOENT then, as it should */
     } registered[64];
     uint64_t sleepers[64]; /* fd and thread, of those that wait in accept */
+    struct rr__held {
+        int busy, channel, fd; /* a connection for accept of fd `channel` - 1 */
+        struct rr__taken taken;
+    } held;
 };
 
 extern struct rr__own *rr__own;
@@ -175,20 +185,23 @@ int rr__was_taken(int fd);
 /* A hint for accept: `fd` is a channel. What it takes has to prove it. */
 void rr__note_channel(int fd);
 int rr__was_channel(int fd);
+int rr__any_channel(void);
 
 /* ---- shim_take.c: one message of a channel ----------------------------------------------------- */
-
-/* What a message of a channel is for the taker. */
-struct rr__taken {
-    uint32_t peer_length;
-    uint8_t peer[48];
-};
 
 /* Without waiting. The new fd, -EAGAIN, -EPIPE at the channel's end, -EMFILE and its like (it is still
  * queued); -EINTR: that was a probe, or nothing that is for us: try again. */
 int rr__take(int channel, int cloexec, struct rr__taken *taken);
 /* Receives an answer of the primary with up to 2 fds: its size, or -errno. */
 int rr__receive_answer(int socket, struct rr_shim_answer *answer, int fds[2], int *count);
+
+/* ---- shim_probe.c ------------------------------------------------------------------------------------ */
+
+/* `fd` was readable only because of probes, which are gone now: it is not any more. */
+int rr__only_probes(int fd);
+/* A connection was taken in place of a probe: the next accept of `fd` gets it. */
+int rr__holds(int fd);
+int rr__take_held(int fd, int cloexec, struct rr__taken *taken);
 
 /* ---- shim_room.c ------------------------------------------------------------------------------------- */
 

@@ -92,6 +92,9 @@ static int from_channel(int fd, struct sockaddr *peer, socklen_t *length, int fl
     if (flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC))
         return rr__fail(-EINVAL);
     rr__ready(fd);
+    int held = rr__holds(fd) ? rr__take_held(fd, flags & SOCK_CLOEXEC, &taken) : -1;
+    if (held >= 0)
+        return finish(held, &taken, peer, length, flags);
     for (;;) {
         int got = rr__take(fd, flags & SOCK_CLOEXEC, &taken), slept = 0;
         if (got >= 0)

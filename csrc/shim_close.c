@@ -16,6 +16,10 @@ void rr__leaving(unsigned first, unsigned last)
 {
     if (!rr__settings.on || first > last)
         return;
+    if (first == last && rr__holds((int)first)) {
+        struct rr__taken taken;
+        rr__raw1(SYS_close, rr__take_held((int)first, 1, &taken));
+    }
     rr__count_closed(first, last);
     rr__forget_registrations(first, last);
 }

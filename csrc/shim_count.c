@@ -85,6 +85,11 @@ void rr__note_channel(int fd)
         set_bit(rr__own->channels, fd);
 }
 
+int rr__any_channel(void)
+{
+    return rr__own && __atomic_load_n(&rr__own->words, __ATOMIC_RELAXED);
+}
+
 int rr__was_channel(int fd)
 {
     return has_bit(fd) && get_bit(rr__own->channels, fd);

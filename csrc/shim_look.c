@@ -9,8 +9,10 @@ enum { SOME = 64 };
 
 static void look(int fd)
 {
-    if (rr__kind(fd) == RR__CHANNEL)
-        rr__ready(fd);
+    if (rr__kind(fd) != RR__CHANNEL)
+        return;
+    rr__note_channel(fd);
+    rr__ready(fd);
 }
 
 void rr__look_at_items(const struct pollfd *items, nfds_t count)

@@ -139,6 +139,8 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
         rr__count_closed((unsigned)fd, (unsigned)fd);
         error = rr__lay_over(fds[0], fd);
     }
+    if (error >= 0)
+        rr__note_channel(fd);
     if (error > 0) /* it is in an epoll set already: nothing else will say that it waits */
         rr__ready(fd);
     rr__raw1(SYS_close, fds[0]);

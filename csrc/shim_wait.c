@@ -1,15 +1,25 @@
 /* Owns the wrapped names that wait. What they wait for is looked at until READY was said (shim_look.c);
  * and a channel, unlike a listening socket, is always writable, which is not told. */
 #include <dlfcn.h>
+#include <string.h>
 
 #include "shim.h"
 
-enum { SOME = 256, OUT = POLLOUT | POLLWRNORM | POLLWRBAND };
+enum { SOME = 256, OUT = POLLOUT | POLLWRNORM | POLLWRBAND, IN = POLLIN | POLLRDNORM };
 
 /* ---- never writable ----------------------------------------------------------------------------------- */
 
-/* Takes what a channel must not say from the answer: how many items are left in it. The kernel has
- * written them, so they are there. */
+/* What a channel must not say: that it is writable, or that it is readable because of a probe. */
+static short hidden(const struct pollfd *item)
+{
+    short out = item->revents & OUT, in = item->revents & IN;
+
+    if (out && !rr__was_taken(item->fd) && rr__kind(item->fd) != RR__OTHER)
+        return (short)(out | (in && rr__only_probes(item->fd) ? in : 0));
+    return in && rr__was_channel(item->fd) && rr__only_probes(item->fd) ? in : 0;
+}
+
+/* How many items are left in the answer. The kernel has written them, so they are there. */
 static int conceal(struct pollfd *items, nfds_t count, int answered)
 {
     int left = answered;
@@ -18,9 +28,7 @@ static int conceal(struct pollfd *items, nfds_t count, int answered)
         if (!items[i].revents)
             continue;
         answered--;
-        if (!(items[i].revents & OUT) || rr__was_taken(items[i].fd) || rr__kind(items[i].fd) == RR__OTHER)
-            continue;
-        items[i].revents &= (short)~OUT;
+        items[i].revents &= (short)~hidden(&items[i]);
         left -= !items[i].revents;
     }
     return left;
@@ -48,11 +56,61 @@ static int truly_ready(struct pollfd *items, nfds_t count, int answered, const s
                        const sigset_t *mask)
 {
     answered = conceal(items, count, answered);
-    if (answered > 0 || (timeout && timeout->tv_sec == 0 && timeout->tv_nsec == 0))
-        return answered;
-    /* It was answered at once: all of the time is left. */
-    answered = again(items, count, timeout, mask);
-    return answered > 0 ? conceal(items, count, answered) : answered;
+    /* Mostly it was answered at once, and all of the time is left. */
+    while (answered == 0 && !(timeout && timeout->tv_sec == 0 && timeout->tv_nsec == 0)) {
+        answered = again(items, count, timeout, mask);
+        if (answered <= 0)
+            break;
+        answered = conceal(items, count, answered);
+    }
+    return answered;
+}
+
+/* ---- select ------------------------------------------------------------------------------------------- */
+
+/* The program's three sets, as they were. */
+struct sets {
+    fd_set *its[3];
+    fd_set kept[3];
+    size_t size;
+};
+
+/* 0: there is no channel in it, or it is not to be read. */
+static int keep(struct sets *sets, int count, fd_set *in, fd_set *out, fd_set *other)
+{
+    enum { BITS = 8 * sizeof(unsigned long) };
+    fd_set *its[3] = {in, out, other};
+
+    if (!rr__settings.on || !in || count <= 0 || count > FD_SETSIZE || !rr__any_channel())
+        return 0;
+    sets->size = ((size_t)count + BITS - 1) / BITS * sizeof(unsigned long);
+    for (int i = 0; i < 3; i++) {
+        sets->its[i] = its[i];
+        if (its[i] && rr__copy_in(&sets->kept[i], its[i], sets->size) < 0)
+            return 0;
+    }
+    for (int fd = 0; fd < count; fd++)
+        if (FD_ISSET(fd, &sets->kept[0]) && rr__was_channel(fd))
+            return 1;
+    return 0;
+}
+
+/* How many are left, without those that were readable because of a probe. */
+static int without_probes(struct sets *sets, int count, int answered)
+{
+    for (int fd = 0; fd < count && answered > 0; fd++)
+        if (FD_ISSET(fd, sets->its[0]) && rr__was_channel(fd) && rr__only_probes(fd)) {
+            FD_CLR(fd, sets->its[0]);
+            answered--;
+        }
+    return answered;
+}
+
+static void put_back(struct sets *sets)
+{
+    for (int i = 0; i < 3; i++)
+        if (sets->its[i])
+            memcpy(sets->its[i], &sets->kept[i], sets->size);
 }
 
 /* ---- the names ---------------------------------------------------------------------------------------- */
@@ -82,17 +140,39 @@ int rr__shim_ppoll(struct pollfd *items, nfds_t count, const struct timespec *ti
 
 int rr__shim_select(int count, fd_set *in, fd_set *out, fd_set *other, struct timeval *timeout)
 {
+    struct sets sets;
+
     if (rr__settings.on)
         rr__look_at_set(in, count);
-    return rr__real()->select(count, in, out, other, timeout);
+    int kept = keep(&sets, count, in, out, other);
+    for (;;) {
+        int answered = rr__real()->select(count, in, out, other, timeout);
+        if (!kept || answered <= 0)
+            return answered;
+        answered = without_probes(&sets, count, answered);
+        if (answered > 0 || (timeout && !timeout->tv_sec && !timeout->tv_usec))
+            return answered;
+        put_back(&sets); /* the kernel has left in `timeout` what is left of it */
+    }
 }
 
 int rr__shim_pselect(int count, fd_set *in, fd_set *out, fd_set *other,
                      const struct timespec *timeout, const sigset_t *mask)
 {
+    struct sets sets;
+
     if (rr__settings.on)
         rr__look_at_set(in, count);
-    return rr__real()->pselect(count, in, out, other, timeout, mask);
+    int kept = keep(&sets, count, in, out, other);
+    for (;;) {
+        int answered = rr__real()->pselect(count, in, out, other, timeout, mask);
+        if (!kept || answered <= 0)
+            return answered;
+        answered = without_probes(&sets, count, answered);
+        if (answered > 0 || (timeout && !timeout->tv_sec && !timeout->tv_nsec))
+            return answered;
+        put_back(&sets);
+    }
 }
 
 int rr__shim_epoll_wait(int epoll, struct epoll_event *events, int most, int timeout)

@@ -213,7 +213,10 @@ class FakePrimary:
             return
         with connection:
             connection.settimeout(5)
-            request = Request.read(connection.recv(1024))
+            data = connection.recv(1024)
+            if not data:  # its process was ended meanwhile
+                return
+            request = Request.read(data)
             self.requests.append(request)
             if self.behaviour.hang_up > 0:
                 self.behaviour.hang_up -= 1

@@ -203,6 +203,89 @@ def test_probes_are_swallowed(tmp_path: Path) -> None:
         assert primary.count(Field.RECEIVED) == primary.count(Field.CLOSED) == 12
 
 
+WAITS = {
+    "select": "ready = select.select([server], [], [], 0.02)[0]",
+    "select for ever": "ready = select.select([server, other], [], [])[0]",
+    "poll": "ready = poll.poll(20)",
+    "poll for ever": "ready = poll.poll()",
+}
+
+
+@pytest.mark.parametrize("way", WAITS)
+def test_a_probe_wakes_nobody_into_a_blocking_accept(tmp_path: Path, way: str) -> None:
+    """What else the program waits for goes on, as a real listener is never readable in vain."""
+    body = f"""
+server.bind(("127.0.0.1", port))
+server.listen()
+other, ticker = socket.socketpair()
+poll = select.poll()
+poll.register(server, select.POLLIN)
+poll.register(other, select.POLLIN)
+ticks = 0
+signal.signal(signal.SIGALRM, lambda *_: ticker.send(b"t"))
+signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+while True:
+    {WAITS[way]}
+    ready = [one if isinstance(one, int) else one[0] if isinstance(one, tuple) else one.fileno()
+             for one in ready]
+    if other.fileno() in ready:
+        other.recv(100)
+        ticks += 1
+    if not ready or other.fileno() in ready:
+        told("tick")
+    if server.fileno() in ready:
+        connection, _ = server.accept()
+        connection.sendall(connection.recv(1))
+        connection.close()
+"""
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        with running(body, port, primary.preloaded) as process:
+            primary.wait(lambda: bool(primary.asked(READY)))
+            for _ in range(3):
+                primary.send_probe()
+                for _ in range(50):
+                    assert line(process) == "tick"
+                assert ask(port, b"x") == b"x"
+            assert primary.count(Field.RECEIVED) == 3
+
+
+def test_probes_and_many_processes(tmp_path: Path) -> None:
+    """Whoever takes a connection where it saw a probe keeps it for its next accept."""
+    body = """
+server.bind(("127.0.0.1", port))
+server.listen()
+server.setblocking(False)
+poll = select.poll()
+poll.register(server, select.POLLIN)
+for _ in range(3):
+    os.fork()
+while True:
+    for _ in poll.poll():
+        try:
+            connection, _ = server.accept()
+        except BlockingIOError:
+            continue
+        connection.setblocking(True)
+        connection.sendall(connection.recv(1))
+        connection.close()
+"""
+    with fake_primary(tmp_path) as primary:
+        port = free_port()
+        with running(body, port, primary.preloaded):
+            primary.wait(lambda: bool(primary.asked(READY)))
+            for _ in range(60):
+                clients = []
+                for _ in range(4):
+                    primary.send_probe()
+                    clients.append(socket.create_connection(("127.0.0.1", port), timeout=20))
+                for client in clients:
+                    client.sendall(b"x")
+                    assert client.recv(1) == b"x"
+                    client.close()
+        assert primary.count(Field.RECEIVED) == 240
+
+
 @pytest.mark.parametrize(
     ("head", "fds"),
     [
