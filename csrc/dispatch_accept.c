@@ -207,6 +207,8 @@ static int accept_failed(struct rr__dispatcher *d, struct rr__listener *listener
             tell_error(d, listener, error, 0);
         return 1;
     case RR__PAUSE:
+        if (rr__let_go(d))
+            return 1; /* there is room in our table now */
         d->accept_errors++;
         pause_listener(d, listener, error);
         return 0;
@@ -328,6 +330,7 @@ void rr__accept_all(struct rr__dispatcher *d)
         accept_round(d);
     }
     rr__flush(d);
+    rr__let_go(d);
     if (d->collected_count > 0)
         become_full(d);
 }

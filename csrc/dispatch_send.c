@@ -41,6 +41,32 @@ static void note(int event, const struct rr__worker *worker, const int *fds, int
         rr__ledger_connections(event, named, fds, count);
 }
 
+/* Closes our copies of what was sent in batches. The kernel hands out the lowest free numbers, so those of
+ * a round are neighbours, whomever they went to: one call closes them all. How many there were. */
+int rr__let_go(struct rr__dispatcher *d)
+{
+    int count = d->gone_count, *fds = d->gone;
+
+    for (int first = 0, last; first < count; first = last + 1) {
+        for (last = first; last + 1 < count && fds[last + 1] == fds[last] + 1;)
+            last++;
+        d->system->close_range((unsigned)fds[first], (unsigned)fds[last]);
+    }
+    d->gone_count = 0;
+    return count;
+}
+
+/* At the end of the round, microseconds from now: until then a close by the worker is not the last. */
+static void let_go_soon(struct rr__dispatcher *d, int fd)
+{
+    if (d->gone_count == RR__GONE)
+        rr__let_go(d);
+    int at = d->gone_count++;
+    for (; at > 0 && d->gone[at - 1] > fd; at--)
+        d->gone[at] = d->gone[at - 1];
+    d->gone[at] = fd;
+}
+
 static int send_message(struct rr__dispatcher *d, struct rr__worker *worker, int index,
                         const struct rr_message *message, const int *fds)
 {
@@ -52,8 +78,11 @@ static int send_message(struct rr__dispatcher *d, struct rr__worker *worker, int
         note(RR_LEDGER_UNSENT, worker, fds, message->count);
         return result;
     }
-    for (int i = 0; i < message->count; i++)
-        d->system->close(fds[i]);
+    if (message->count == 1)
+        d->system->close(fds[0]);
+    else
+        for (int i = 0; i < message->count; i++)
+            let_go_soon(d, fds[i]);
     note_sent(d, channel, message->count);
     worker->sent += message->count;
     worker->given += message->count;

@@ -23,6 +23,7 @@ const struct rr__system rr__system_real = {
     .send = rr_send,
     .pending = rr_pending,
     .close = close_fd,
+    .close_range = rr__close_range,
     .now = rr_now_ns,
     .fork = rr__fork_quiet,
     .spawn = rr_spawn,
@@ -199,6 +200,7 @@ static void empty_hands(struct rr__dispatcher *d)
     drop(d, &d->hand);
     for (int i = 0; i < d->listener_count; i++)
         drop(d, &d->listeners[i].held);
+    rr__let_go(d);
     rr__talk(d);
 }
 

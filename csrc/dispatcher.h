@@ -13,6 +13,7 @@ enum {
     RR__RECLAIMERS = 64, /* helpers at a time, those given up included */
     RR__TOLD_MAX = 1024, /* control messages waiting for the primary */
     RR__DEFAULT_ROUND = 64,
+    RR__GONE = 64,       /* our copies of what was sent in batches, before they are closed together */
     RR__CONTROL_FD = 3,  /* where a dispatcher, and an heir, finds its end */
 };
 
@@ -28,6 +29,7 @@ struct rr__system {
     int (*send)(int channel, const struct rr_message *message, const int *fds);
     int (*pending)(int channel);
     int (*close)(int fd);
+    int (*close_range)(unsigned first, unsigned last);
     uint64_t (*now)(void);
     pid_t (*fork)(void);
     int (*spawn)(const struct rr_spawn *request, int *pidfd, int *step);
@@ -191,6 +193,7 @@ struct rr__dispatcher {
     struct rr__hand hand;              /* accepted, and its worker's channel was full */
     struct rr__worker *collected[RR_MAX_WORKERS];
     int collected_count;
+    int gone[RR__GONE], gone_count;    /* in order */
 
     uint64_t watch_ns, reap_ns;        /* 0 = nothing to watch */
     uint64_t watched_ns;               /* the last look */
@@ -260,6 +263,7 @@ int rr__put_back(struct rr__dispatcher *d, struct rr__worker *worker, int channe
 int rr__send_probe(struct rr__dispatcher *d, struct rr__worker *worker, int channel);
 void rr__flush(struct rr__dispatcher *d);
 int rr__retry_held(struct rr__dispatcher *d);
+int rr__let_go(struct rr__dispatcher *d);
 
 /* dispatch_accept.c: from the backlogs into a hand; armed or not */
 void rr__accept_all(struct rr__dispatcher *d);

@@ -97,11 +97,21 @@ static int fake_spawn(const struct rr_spawn *request, int *pidfd, int *step)
     return PID_OF_NOBODY + RR__RECLAIMERS;
 }
 
+static int fake_close_range(unsigned first, unsigned last)
+{
+    int result = 0;
+
+    for (unsigned fd = first; fd <= last && result == 0; fd++)
+        result = fake_close((int)fd);
+    return result;
+}
+
 const struct rr__system world_system = {
     .accept = fake_accept,
     .send = fake_send,
     .pending = rr_pending,
     .close = fake_close,
+    .close_range = fake_close_range,
     .now = fake_now,
     .fork = fake_fork,
     .spawn = fake_spawn,
