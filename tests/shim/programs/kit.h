@@ -127,6 +127,29 @@ static void nap(int ms)
         ;
 }
 
+/* Waits until a thread sleeps. What it sleeps in is known by what it was told to do; under the shim the
+ * first wait for a listener also asks the primary, so that is done before by `looked_at`. */
+static void until_asleep(pid_t pid, pid_t thread)
+{
+    char path[64], line[512];
+
+    snprintf(path, sizeof path, "/proc/%d/task/%d/stat", pid, thread);
+    for (int seen = 0; seen < 3; nap(2)) {
+        FILE *file = fopen(path, "r");
+        must("stat", file && fgets(line, sizeof line, file));
+        fclose(file);
+        seen = strrchr(line, ')')[2] == 'S' ? seen + 1 : 0;
+    }
+}
+
+static int looked_at(int server)
+{
+    struct pollfd item = {.fd = server, .events = POLLIN};
+
+    poll(&item, 1, 0);
+    return server;
+}
+
 /* Sends a byte each way over the two ends of a connection: 1 if it is one. */
 static int joined(int one, int other)
 {

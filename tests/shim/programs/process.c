@@ -194,6 +194,14 @@ static void cloexec_is_kept(void)
 /* ---- threads ---------------------------------------------------------------------------------------- */
 
 static int shared_server, answered;
+static pid_t sleeper; /* the thread that is about to accept */
+
+static void until_sleeper_sleeps(void)
+{
+    while (!__atomic_load_n(&sleeper, __ATOMIC_ACQUIRE))
+        nap(1);
+    until_asleep(getpid(), sleeper);
+}
 
 static void *serve(void *unused)
 {
@@ -235,6 +243,7 @@ static void threads(void)
 static void *one_accept(void *unused)
 {
     (void)unused;
+    __atomic_store_n(&sleeper, gettid(), __ATOMIC_RELEASE);
     int got = accept(shared_server, NULL, NULL);
     show_fd("accept in a thread", got);
     return NULL;
@@ -243,6 +252,7 @@ static void *one_accept(void *unused)
 static void *quiet_accept(void *unused)
 {
     (void)unused;
+    __atomic_store_n(&sleeper, gettid(), __ATOMIC_RELEASE);
     accept(shared_server, NULL, NULL);
     return NULL;
 }
@@ -256,10 +266,10 @@ static void close_in_accept(void)
     socklen_t size = sizeof peer;
     int other, mine, file;
 
-    shared_server = listener(0);
+    shared_server = looked_at(listener(0));
     other = dup(shared_server);
     must("thread", pthread_create(&thread, NULL, quiet_accept, NULL) == 0);
-    nap(50);
+    until_sleeper_sleeps();
     file = open("/dev/null", O_RDONLY);
     show("close", dup2(file, shared_server) == shared_server);
     client();
@@ -276,9 +286,9 @@ static void cancel_in_accept(void)
     pthread_t thread;
     void *result;
 
-    shared_server = listener(0);
+    shared_server = looked_at(listener(0));
     must("thread", pthread_create(&thread, NULL, one_accept, NULL) == 0);
-    nap(50);
+    until_sleeper_sleeps();
     pthread_cancel(thread);
     pthread_join(thread, &result);
     printf("cancelled: %d\n", result == PTHREAD_CANCELED);

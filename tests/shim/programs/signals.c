@@ -26,9 +26,8 @@ static pid_t disturb(int signal_number, int then_connect)
 
     if (pid != 0)
         return pid;
-    nap(80);
+    until_asleep(parent, parent);
     kill(parent, signal_number);
-    nap(80);
     if (then_connect) {
         int mine = client();
         char byte;
@@ -39,7 +38,7 @@ static pid_t disturb(int signal_number, int then_connect)
 
 static void interrupted(void)
 {
-    server = listener(0);
+    server = looked_at(listener(0));
     handle(SIGUSR1, count, 0);
     pid_t pid = disturb(SIGUSR1, 0);
     show_fd("accept", accept(server, NULL, NULL));
@@ -52,7 +51,7 @@ static void interrupted(void)
 
 static void restarted(void)
 {
-    server = listener(0);
+    server = looked_at(listener(0));
     handle(SIGUSR1, count, SA_RESTART);
     pid_t pid = disturb(SIGUSR1, 1);
     int got = show_fd("accept", accept(server, NULL, NULL));
@@ -63,7 +62,7 @@ static void restarted(void)
 
 static void ignored(void)
 {
-    server = listener(0);
+    server = looked_at(listener(0));
     signal(SIGUSR1, SIG_IGN);
     pid_t pid = disturb(SIGUSR1, 1);
     int got = show_fd("accept", accept(server, NULL, NULL));
@@ -76,7 +75,7 @@ static void with_timeout(void)
 {
     struct timeval limit = {.tv_sec = 20};
 
-    server = listener(0);
+    server = looked_at(listener(0));
     setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
     handle(SIGUSR1, count, SA_RESTART);
     pid_t pid = disturb(SIGUSR1, 0);
@@ -87,14 +86,14 @@ static void with_timeout(void)
 
 static void stopped_and_continued(void)
 {
-    server = listener(0);
+    server = looked_at(listener(0));
     pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
-        nap(50);
+        until_asleep(parent, parent);
         kill(parent, SIGSTOP);
-        nap(50);
+        nap(10);
         kill(parent, SIGCONT);
-        nap(50);
+        until_asleep(parent, parent);
         int mine = client();
         char byte;
         recv(mine, &byte, 1, 0);
@@ -119,13 +118,13 @@ static void accept_there(int number)
 /* The handler takes the connection that the interrupted accept waits for. */
 static void in_a_handler(void)
 {
-    server = listener(0);
+    server = looked_at(listener(0));
     handle(SIGUSR1, accept_there, 0);
     pid_t parent = getpid(), pid = fork();
     if (pid == 0) {
-        nap(80);
+        until_asleep(parent, parent);
         kill(parent, SIGUSR1);
-        nap(80);
+        until_asleep(parent, parent);
         int mine = client();
         char byte;
         recv(mine, &byte, 1, 0);
@@ -143,7 +142,7 @@ static void storm(void)
     struct itimerval every = {.it_interval.tv_usec = 2000, .it_value.tv_usec = 2000}, never = {0};
     int taken = 0, other = 0;
 
-    server = listener(0);
+    server = looked_at(listener(0));
     handle(SIGALRM, count, 0);
     pid_t pid = fork();
     if (pid == 0) {

@@ -237,25 +237,37 @@ static void shut_down(void)
 
 static int shared_server;
 
-static void *one_accept(void *error)
+struct sleeper {
+    pid_t id;
+    int error;
+};
+
+static void *one_accept(void *argument)
 {
-    *(int *)error = accept(shared_server, NULL, NULL) < 0 ? errno : 0;
+    struct sleeper *self = argument;
+
+    __atomic_store_n(&self->id, gettid(), __ATOMIC_RELEASE);
+    self->error = accept(shared_server, NULL, NULL) < 0 ? errno : 0;
     return NULL;
 }
 
 static void shut_down_in_accept(void)
 {
     pthread_t threads[3];
-    int errors[3];
+    struct sleeper sleepers[3] = {{0, 0}};
 
-    shared_server = listener(0);
+    shared_server = looked_at(listener(0));
     for (int i = 0; i < 3; i++)
-        must("thread", pthread_create(&threads[i], NULL, one_accept, &errors[i]) == 0);
-    nap(60);
+        must("thread", pthread_create(&threads[i], NULL, one_accept, &sleepers[i]) == 0);
+    for (int i = 0; i < 3; i++) {
+        while (!__atomic_load_n(&sleepers[i].id, __ATOMIC_ACQUIRE))
+            nap(1);
+        until_asleep(getpid(), sleepers[i].id);
+    }
     show("shutdown", shutdown(shared_server, SHUT_RDWR));
     for (int i = 0; i < 3; i++) {
         pthread_join(threads[i], NULL);
-        printf("accept in a thread: %s\n", strerrorname_np(errors[i]));
+        printf("accept in a thread: %s\n", strerrorname_np(sleepers[i].error));
     }
 }
 
