@@ -181,8 +181,8 @@ class Supervisor:
         """So many slots; the highest go first."""
         if not 1 <= workers <= MOST_WORKERS:
             raise ConfigError(f"{workers} workers", hint=f"a number from 1 to {MOST_WORKERS}")
-        self.events.tell("scaled", f"scaled to {workers} workers", workers=workers)
         self.engine.tell(news.ScaleAsked(workers))
+        self.events.tell("scaled", f"scaled to {workers} workers", workers=workers)
 
     def scale_by(self, change: int) -> None:
         """SIGTTIN, SIGTTOU; at the ends of the range nothing happens."""
@@ -190,19 +190,19 @@ class Supervisor:
             self.scale(self.view.wanted + change)
 
     def stop(self) -> None:
-        """Drains and ends; a second time ends now."""
+        """Drains and ends; a second time ends now. Told when an heir would know of it, too."""
         if self._stop_asked:
             self.kill()
             return
         self._stop_asked = True
-        self.events.tell("stopping", "stopping: the workers finish what they have")
         self.engine.tell(news.StopAsked())
+        self.events.tell("stopping", "stopping: the workers finish what they have")
 
     def kill(self) -> None:
         """Ends now."""
         self._stop_asked = True
-        self.events.tell("killing", "ending now")
         self.engine.tell(news.KillAsked())
+        self.events.tell("killing", "ending now")
 
     async def fresh_stats(self) -> dict[str, Any]:
         """The view from outside, with the dispatcher's numbers of now."""
