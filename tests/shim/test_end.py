@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -129,10 +128,7 @@ while True:
         primary.wait(lambda: bool(primary.asked(READY)))
         primary.end_channels()
         assert process.wait(20) == -15
-        deadline = time.monotonic() + 20
-        while group_lives(process.pid):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: not group_lives(process.pid), 20.0, "the group has ended")
 
 
 def group_lives(group: int) -> bool:

@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import struct
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,10 +311,9 @@ def test_nonsense_on_the_channel(tmp_path: Path, head: bytes, fds: int) -> None:
             with socket.socket(fileno=os.dup(place.sending)) as sending:
                 socket.send_fds(sending, [head], [null] * fds)
             os.close(null)
-            deadline = time.monotonic() + 20
-            while _core.pending(place.receiving) or unread(place.receiving):
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
+            wait_until(
+                lambda: not _core.pending(place.receiving) and not unread(place.receiving), 20.0
+            )
             assert ask(port, b"n") == b"n"
             assert line(process) == before
 
