@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.servers import wait_until
+
 from .kit import free_port, shim_needed
 from .primary import READY, fake_primary
 from .scripts import line, running

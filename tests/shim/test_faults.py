@@ -13,6 +13,7 @@ import pytest
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Field, Kind
+from tests.harness.servers import wait_until
 
 from .kit import ask, free_port, shim_needed
 from .primary import ANSWER, LISTEN, MAGIC, MESSAGE, READY, fake_primary
