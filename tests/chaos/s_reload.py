@@ -140,7 +140,8 @@ def reload_sockets(run: Run) -> Result:
     number = int(run.size(2, 15))
     result = reload_in_a_row(run, number, turns=0, drain=run.size(SHORT_DRAIN, 2 * SHORT_DRAIN))
     told = int(result.counts["WebSockets told to come again"])
-    result.check("each reload moves the WebSockets", told >= 8 * number)
+    # A client that is just coming again when the next reload begins has none to move.
+    result.check("reloads move the WebSockets", told >= 7 * number)
     return result
 
 
