@@ -78,6 +78,14 @@ int rr__is_sealed(int fd)
 
 int rr__close_range(unsigned first, unsigned last)
 {
+#ifdef __SANITIZE_THREAD__
+    /* TSan follows descriptors by close(2); of this system call it knows nothing. */
+    if (first <= last && last - first < 1024) {
+        for (unsigned fd = first; fd <= last; fd++)
+            close((int)fd);
+        return 0;
+    }
+#endif
     if (first > last || syscall(SYS_close_range, first, last, 0) == 0)
         return 0;
     if (errno != ENOSYS)
