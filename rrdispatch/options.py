@@ -11,10 +11,12 @@ import enum
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from rrdispatch.errors import ConfigError
+
+T = TypeVar("T")
 
 
 class Kind(enum.Enum):
@@ -26,6 +28,7 @@ class Kind(enum.Enum):
     PROGRAM = "path, or a name found on PATH"
     INTEGER = "integer"
     DURATION = "duration"
+    SIZE = "size"
     SWITCH = "on or off"
     LIST = "list"
     MAPPING = "table of texts"
@@ -52,6 +55,12 @@ class Option:
     check: Callable[[str], str] | None = None  # returns the text as it is kept, or raises Wrong
 
 
+def setting(default: T, kind: Kind, about: str, **more: Any) -> T:
+    """A dataclass field with its ``Option``; typed as the value, as ``dataclasses.field`` is."""
+    value: T = field(default=default, metadata={"option": Option(kind, about, **more)})
+    return value
+
+
 class Wrong(ValueError):
     """A value that does not fit; ``hint`` says what would. The reader adds whose value it is."""
 
@@ -63,6 +72,8 @@ class Wrong(ValueError):
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(ms|s|m|h|d)?")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST = 366 * 86400.0
+_SIZE = re.compile(r"([0-9]{1,15})\s*([kmg]?)(?:i?b)?", re.IGNORECASE | re.ASCII)
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _ON = frozenset(("1", "true", "yes", "on"))
 _OFF = frozenset(("0", "false", "no", "off"))
 _ENVIRONMENT_NAME = re.compile(r"[^=\0]+")
@@ -88,6 +99,17 @@ def duration(value: object) -> float:
     if not math.isfinite(value) or value < 0:
         raise Wrong(f"{value!r} is not a duration", hint)
     return float(value)
+
+
+def size(value: object) -> int:
+    """Bytes: 10485760, "10M", "512K", "1G"."""
+    hint = "a number of bytes, or with a unit: 512K, 10M, 1G"
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is not None:
+        return int(match[1]) * _SIZES[match[2].lower()]
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise Wrong(f"{value!r} is not a size", hint)
+    return value
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -162,6 +184,12 @@ def _read_duration(option: Option, value: object) -> float:
     return seconds
 
 
+def _read_size(option: Option, value: object) -> int:
+    number = size(value)
+    _check_limits(option, number)
+    return number
+
+
 def _check_limits(option: Option, number: float) -> None:
     low, high = option.minimum, option.maximum
     if (low is not None and number < low) or (high is not None and number > high):
@@ -213,6 +241,7 @@ _READERS: Mapping[Kind, Callable[[Option, object], Any]] = {
     Kind.PATH: _read_path,
     Kind.INTEGER: _read_integer,
     Kind.DURATION: _read_duration,
+    Kind.SIZE: _read_size,
     Kind.SWITCH: _read_switch,
     Kind.LIST: _read_list,
     Kind.MAPPING: _read_mapping,

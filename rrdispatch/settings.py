@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from rrdispatch import files
 from rrdispatch.checks import (
@@ -25,21 +25,14 @@ from rrdispatch.checks import (
     names_app,
 )
 from rrdispatch.errors import ConfigError
-from rrdispatch.options import Kind, Option, Wrong, difference, nearest, read, unknown
-
-T = TypeVar("T")
+from rrdispatch.logsettings import LogSettings
+from rrdispatch.options import Kind, Option, Wrong, difference, nearest, read, setting, unknown
 
 PREFIX = "RRDISPATCH_"
 
 
-def setting(default: T, kind: Kind, about: str, **more: Any) -> T:
-    """A dataclass field with its ``Option``; typed as the value, as ``dataclasses.field`` is."""
-    value: T = field(default=default, metadata={"option": Option(kind, about, **more)})
-    return value
-
-
 @dataclass(frozen=True)
-class Settings:
+class Settings(LogSettings):
     """One app's settings. ``sources`` says where each value that is no default came from."""
 
     target: str = setting(
@@ -269,9 +262,11 @@ class Settings:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
+_INHERITED = {item.name for item in dataclasses.fields(LogSettings)}  # in the docs: last
+
 OPTIONS: Mapping[str, Option] = {
     item.name: item.metadata["option"]
-    for item in dataclasses.fields(Settings)
+    for item in sorted(dataclasses.fields(Settings), key=lambda item: item.name in _INHERITED)
     if "option" in item.metadata
 }
 

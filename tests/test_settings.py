@@ -55,6 +55,7 @@ def other(key: str) -> tuple[str, Any, Any]:
         Kind.SWITCH: (str(not getattr(DEFAULTS, key)).lower(), *[not getattr(DEFAULTS, key)] * 2),
         Kind.INTEGER: ("7", 7, 7),
         Kind.DURATION: ("2m", 120, 120.0),
+        Kind.SIZE: ("2M", 2097152, 2097152),
         Kind.PATH: ("/srv/x", "/srv/x", "/srv/x"),
         Kind.PROGRAM: ("python3", "python3", "python3"),
         Kind.LIST: ("one", ["one"], ("one",)),

@@ -65,7 +65,7 @@ def _option(key: str, option: Option) -> Callable[[F], F]:
             return click.option(
                 f"--no-{flag[2:]}", key, flag_value=False, default=None, help=_help(key, option)
             )
-        names = [f"{flag}/--no-{flag[2:]}"]
+        names = [*option.flags, f"{flag}/--no-{flag[2:]}"]
         return click.option(*names, key, default=None, help=_help(key, option))
     return click.option(
         *option.flags,
@@ -80,9 +80,13 @@ def _option(key: str, option: Option) -> Callable[[F], F]:
 def _metavar(option: Option) -> str:
     if option.choices:
         return "|".join(option.choices)
-    return {Kind.INTEGER: "N", Kind.DURATION: "TIME", Kind.PATH: "PATH", Kind.PROGRAM: "PATH"}.get(
-        option.kind, "TEXT"
-    )
+    return {
+        Kind.INTEGER: "N",
+        Kind.DURATION: "TIME",
+        Kind.PATH: "PATH",
+        Kind.PROGRAM: "PATH",
+        Kind.SIZE: "SIZE",
+    }.get(option.kind, "TEXT")
 
 
 def _help(key: str, option: Option) -> str:
@@ -99,6 +103,8 @@ def shown_default(key: str) -> str:
         return ", ".join(value)
     if isinstance(value, float):
         return shown_duration(value)
+    if settings.OPTIONS[key].kind is Kind.SIZE:
+        return shown_size(value)
     return "" if value is None or value == {} else str(value)
 
 
@@ -106,3 +112,10 @@ def shown_duration(seconds: float) -> str:
     if seconds == 0:
         return "0"
     return f"{seconds * 1000:g}ms" if seconds < 1 else f"{seconds:g}s"
+
+
+def shown_size(size: int) -> str:
+    for unit, factor in (("G", 1 << 30), ("M", 1 << 20), ("K", 1 << 10)):
+        if size and size % factor == 0:
+            return f"{size // factor}{unit}"
+    return str(size)
