@@ -109,6 +109,7 @@ __attribute__((constructor)) void rr__load(void)
 {
     const char *socket = getenv("RRDISPATCH_SOCKET"), *key = getenv("RRDISPATCH_KEY");
     const char *any = getenv("RRDISPATCH_ANY_PORT"), *limit = getenv("RRDISPATCH_SHIM_TIMEOUT_MS");
+    const char *network = getenv("RRDISPATCH_NET");
 
     resolve();
     if (!socket || !key || !read_socket(socket) || !read_key(key))
@@ -117,6 +118,8 @@ __attribute__((constructor)) void rr__load(void)
     rr__settings.timeout_ms = limit ? atoi(limit) : 0;
     if (rr__settings.timeout_ms <= 0 || rr__settings.timeout_ms > REQUEST_LIMIT_MS)
         rr__settings.timeout_ms = REQUEST_LIMIT_MS;
+    rr__settings.user = (uid_t)rr__raw1(SYS_geteuid, 0);
+    rr__settings.network = network ? strtoull(network, NULL, 10) : 0;
     make_own();
     rr__places_read(getenv("RRDISPATCH_LISTEN"));
     rr__settings.on = 1;

@@ -71,6 +71,8 @@ struct rr__settings {
     int on;                   /* a worker's environment is there: else every call passes through */
     int any_port;             /* port 0 as well: for tests */
     int timeout_ms;           /* of a request */
+    uid_t user;               /* whose this process was when it began */
+    uint64_t network;         /* SO_NETNS_COOKIE of the primary's sockets, 0: not known */
     uint32_t worker;
     uint8_t key[RR_SHIM_KEY_SIZE];
     socklen_t socket_length;

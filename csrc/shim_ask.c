@@ -52,6 +52,18 @@ static int reach(int socket, int64_t deadline)
     }
 }
 
+/* When the primary is gone anybody may take the name of its socket. Only it, who started us, may have
+ * our key and give us fds: root, or whose we were when we began. */
+static int is_primary(int socket)
+{
+    struct ucred peer = {.uid = (uid_t)-1};
+    socklen_t size = sizeof peer;
+
+    if (rr__raw5(SYS_getsockopt, socket, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+        return 1;
+    return peer.uid == 0 || peer.uid == rr__settings.user;
+}
+
 static int check(const struct rr_shim_answer *answer, int size, int count, int wanted)
 {
     if (size != (int)sizeof *answer || answer->magic != RR_SHIM_MAGIC ||
@@ -70,6 +82,8 @@ static int converse(int socket, const struct rr_shim_request *request, int fds[2
 
     if (got < 0)
         return got;
+    if (!is_primary(socket))
+        return -ECONNREFUSED;
     long sent = rr__raw6(SYS_sendto, socket, (long)request, sizeof *request, MSG_NOSIGNAL, 0, 0);
     if (sent < 0)
         return (int)sent;

@@ -2,11 +2,15 @@
  * what it says it is. */
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "shim.h"
 
 #ifndef IPPROTO_MPTCP
 #define IPPROTO_MPTCP 262
+#endif
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
 #endif
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
@@ -26,6 +30,17 @@ static int ask_socket(int fd, int level, int option)
 static void tell_socket(int fd, int level, int option, int value)
 {
     rr__raw5(SYS_setsockopt, fd, level, option, &value, sizeof value);
+}
+
+/* A socket of another network than the primary's: it could not listen there for us. */
+static int is_elsewhere(int fd)
+{
+    uint64_t network = 0;
+    socklen_t size = sizeof network;
+
+    return rr__settings.network != 0 &&
+           rr__raw5(SYS_getsockopt, fd, SOL_SOCKET, SO_NETNS_COOKIE, &network, &size) >= 0 &&
+           network != rr__settings.network;
 }
 
 static int is_tcp(int fd)
@@ -71,7 +86,7 @@ int rr__shim_bind(int fd, const struct sockaddr *address, socklen_t length)
     memset(&wanted, 0, sizeof wanted);
     if (!rr__settings.on || length < sizeof wanted.v4 || length > sizeof wanted || !is_tcp(fd) ||
         rr__copy_in(&wanted, address, length) < 0 ||
-        wanted.any.sa_family != ask_socket(fd, SOL_SOCKET, SO_DOMAIN))
+        wanted.any.sa_family != ask_socket(fd, SOL_SOCKET, SO_DOMAIN) || is_elsewhere(fd))
         return rr__real()->bind(fd, address, length);
     if (rr__settings.any_port && rr__port(&wanted) == 0)
         return bind_shared(fd, address, length);
@@ -104,7 +119,7 @@ static int is_to_be_shared(int fd, union rr__address *address, socklen_t *length
     if (rr__raw3(SYS_getsockname, fd, address, length) < 0 || rr__port(address) == 0 || !is_tcp(fd))
         return 0;
     if (ask_socket(fd, SOL_SOCKET, SO_REUSEPORT) <= 0 || ask_socket(fd, SOL_SOCKET, SO_ACCEPTCONN) != 0 ||
-        !is_idle(fd))
+        !is_idle(fd) || is_elsewhere(fd))
         return 0;
     if (rr__settings.any_port)
         return 1;
@@ -118,12 +133,18 @@ static int is_to_be_shared(int fd, union rr__address *address, socklen_t *length
 static int share(int fd, int backlog, const union rr__address *address, socklen_t length)
 {
     struct rr_shim_request request;
+    struct stat file;
     int fds[2], error;
 
     if (rr__is_claimed(fd, address, own_reuse_port(fd), 1))
         return -EADDRINUSE;
     rr__request(&request, RR_SHIM_LISTEN, address, length);
     request.backlog = backlog;
+    /* The kernel shares a port among sockets of one user only; ours may have changed since. */
+    if (fstat(fd, &file) == 0) {
+        request.value_length = sizeof file.st_uid;
+        memcpy(request.value, &file.st_uid, sizeof file.st_uid);
+    }
     if (address->any.sa_family == AF_INET6)
         request.v6only = ask_socket(fd, IPPROTO_IPV6, IPV6_V6ONLY) > 0;
     error = rr__ask(&request, fds);

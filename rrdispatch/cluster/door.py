@@ -1,7 +1,7 @@
 """The door for programs that know nothing of us: their shim asks here for a channel.
 
-One request per connection, fixed structs (docs/protocol.md 6). Owns the socket and its private
-folder; what is answered is the owner's business. A request that is not one is shut out.
+One request per connection, fixed structs (docs/protocol.md 6). Owns the socket and who may hold it
+up; what is answered is the owner's business. A request that is not one is shut out.
 """
 
 from __future__ import annotations
@@ -11,19 +11,25 @@ import asyncio
 import contextlib
 import hmac
 import os
+import secrets
 import shutil
 import socket
 import struct
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 MAGIC, VERSION = 0x48535252, 1
 REQUEST = struct.Struct("=IIII16siiiiiII128s64s")
 ANSWER = struct.Struct("=IIiI")
 LISTEN, READY, OPTION = 1, 2, 3
 MOST_CLIENTS = 256
+MOST_STRANGERS = 16
 RECEIVED_WITHIN = 5.0
+MOST_ANCESTORS = 64
+PEER = struct.Struct("=iII")  # struct ucred
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,7 @@ class Request:
     option: int
     address: bytes  # struct sockaddr
     value: bytes
+    uid: int = -1  # of the process that asks, as the kernel says
 
     @classmethod
     def unpack(cls, data: bytes) -> Request:
@@ -73,25 +80,49 @@ class Door:
         self._answer = answer
         self._loop = asyncio.get_running_loop()
         self._clients: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._folder = tempfile.mkdtemp(prefix="rrdispatch-")  # mode 0700
-        self.path = os.path.join(self._folder, "door")
-        kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        self._listener = socket.socket(socket.AF_UNIX, kind)
-        self._listener.bind(self.path)
+        self._strangers: set[socket.socket] = set()
+        self._folder = ""
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._listener.setblocking(False)
+        self.path = self._bind()  # as $RRDISPATCH_SOCKET says it
         self._listener.listen(MOST_CLIENTS)
         self._loop.add_reader(self._listener, self._come)
+
+    def _bind(self) -> str:
+        """A name without a path where there is such a thing: reached after chroot and setuid, too,
+        and gone with us however we end.
+        """
+        name = f"rrdispatch-{secrets.token_hex(16)}"
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # a security module forbids it
+                self._listener.bind(f"\0{name}")
+                return f"@{name}"
+        self._folder = tempfile.mkdtemp(prefix="rrdispatch-")
+        path = os.path.join(self._folder, "door")
+        self._listener.bind(path)
+        if os.geteuid() == 0:  # its workers may become anybody; the key proves whose they are
+            os.chmod(self._folder, 0o711)  # noqa: S103
+            os.chmod(path, 0o666)  # noqa: S103
+        return path
 
     def _come(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             client, _ = self._listener.accept()
             client.setblocking(False)
+            pid, uid = _peer(client)
+            if not _is_known(pid, uid):
+                if len(self._strangers) >= MOST_STRANGERS:
+                    client.close()
+                    return
+                self._strangers.add(client)
             limit = self._loop.call_later(RECEIVED_WITHIN, self._go, client)
             self._clients[client] = limit
-            self._loop.add_reader(client, self._asked, client)
+            self._loop.add_reader(client, self._asked, client, uid)
 
-    def _asked(self, client: socket.socket) -> None:
+    def _asked(self, client: socket.socket, uid: int) -> None:
         try:
-            answer = self._answer(Request.unpack(client.recv(REQUEST.size + 1)))
+            request = Request.unpack(client.recv(REQUEST.size + 1))
+            answer = self._answer(replace(request, uid=uid))
         except BlockingIOError:
             return
         except (OSError, ValueError):
@@ -105,6 +136,7 @@ class Door:
 
     def _go(self, client: socket.socket) -> None:
         limit = self._clients.pop(client, None)
+        self._strangers.discard(client)
         if limit is not None:
             limit.cancel()
             self._loop.remove_reader(client)
@@ -116,7 +148,8 @@ class Door:
             self._go(client)
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def key_of(worker: int, key: bytes) -> str:
@@ -126,3 +159,34 @@ def key_of(worker: int, key: bytes) -> str:
 
 def same(one: bytes, other: bytes) -> bool:
     return hmac.compare_digest(one, other)
+
+
+def _peer(client: socket.socket) -> tuple[int, int]:
+    """(pid, uid) of who connected; -1 where the kernel does not say."""
+    if sys.platform != "linux":
+        return -1, -1
+    pid, uid, _ = PEER.unpack(client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+    return pid, uid
+
+
+def _is_known(pid: int, uid: int) -> bool:
+    """Our user, root, or what a worker of ours became. Others need a key too, and are few at a
+    time: everybody can see the name of an abstract socket.
+    """
+    if uid in (-1, 0, os.geteuid()):
+        return True
+    for _ in range(MOST_ANCESTORS):
+        if pid == os.getpid():
+            return True
+        if pid <= 1:
+            break
+        pid = _parent(pid)
+    return False
+
+
+def _parent(pid: int) -> int:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0
+    return int(text.rpartition(")")[2].split()[1])

@@ -11,6 +11,7 @@ import errno
 import os
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,14 @@ from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.spawn import Shim
 from rrdispatch.net.channels import Channel
-from rrdispatch.net.listeners import ListeningSocket, bind_beside, bound_address, describe, sockaddr
+from rrdispatch.net.listeners import (
+    ListeningSocket,
+    bind_beside,
+    bound_address,
+    describe,
+    network,
+    sockaddr,
+)
 
 KEY_SIZE = 16
 BACKLOG = 4096
@@ -69,6 +77,7 @@ class Programs:
             "RRDISPATCH_SOCKET": self._door.path,
             "RRDISPATCH_KEY": door.key_of(worker, key),
             "RRDISPATCH_LISTEN": ",".join(self._only),
+            "RRDISPATCH_NET": str(network()),
         }
         return Shim(library, key, told)
 
@@ -117,7 +126,8 @@ class Programs:
     def _open(self, handle: WorkerHandle, request: Request) -> int:
         if len(self._listeners) == MAX_LISTENERS:
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
-        sock = bind_beside(request.address, bool(request.v6only), max(request.backlog, BACKLOG))
+        backlog = max(request.backlog, BACKLOG)
+        sock = bind_beside(request.address, bool(request.v6only), backlog, _owner(request))
         index = len(self._listeners)
         self._listeners.append(sock)
         self._told.append(describe(sock))
@@ -136,6 +146,14 @@ class Programs:
             return Answer(-errno.ENOENT)
         self._listeners[index].setsockopt(request.level, request.option, request.value)
         return Answer()
+
+
+def _owner(request: Request) -> int:
+    """Whose the program's socket is, by its own word; nobody's who has no part in this."""
+    if len(request.value) != 4 or os.geteuid() != 0:
+        return -1
+    said = int.from_bytes(request.value, sys.byteorder)
+    return said if said in (0, request.uid) else -1
 
 
 def _unknown(_handle: WorkerHandle, _request: Request) -> Answer:

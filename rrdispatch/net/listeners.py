@@ -18,6 +18,8 @@ from rrdispatch.errors import BindError
 from rrdispatch.net.addresses import Address, InetAddress, InheritedAddress, UnixAddress
 
 BACKLOG = 4096
+TCP = socket.IPPROTO_TCP
+NETNS_COOKIE = 71  # SO_NETNS_COOKIE of <asm-generic/socket.h>
 
 FAMILIES = {
     socket.AF_INET: "inet",
@@ -233,28 +235,51 @@ def _remove_stale(address: UnixAddress) -> None:
 # ---- listeners for programs that bind by themselves -------------------------------------------
 
 
-def bind_beside(name: bytes, v6only: bool, backlog: int = BACKLOG) -> ListeningSocket:
+def bind_beside(
+    name: bytes, v6only: bool, backlog: int = BACKLOG, uid: int = -1
+) -> ListeningSocket:
     """A listener on the address of a bound socket that will never listen: both say SO_REUSEPORT.
 
-    ``name`` is its struct sockaddr. OSError as listen(2) would give it to the program; EADDRINUSE
-    also where somebody else listens there who said SO_REUSEPORT too, and would share the port.
+    ``name`` is its struct sockaddr, ``uid`` whose it may be. OSError as listen(2) would give it to
+    the program; EADDRINUSE also where somebody else listens there who said SO_REUSEPORT too, and
+    would share the port.
     """
     family, where = _sockaddr(name)
-    sock = ListeningSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.IPPROTO_TCP)
+    sock = ListeningSocket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, TCP)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
-        sock.bind(where)
-        if _somebody_listens(where[1], where[0]):
-            raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
-        sock.listen(backlog)
+        # The kernel shares a port among sockets of one user only: that of their inodes.
+        if uid not in (-1, os.geteuid()):
+            os.fchown(sock.fileno(), uid, -1)
+        _listen_beside(sock, where, v6only, backlog)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _listen_beside(
+    sock: ListeningSocket, where: tuple[Any, ...], v6only: bool, backlog: int
+) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    sock.setsockopt(TCP, socket.TCP_NODELAY, 1)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
+    sock.bind(where)
+    if _somebody_listens(where[1], where[0]):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    sock.listen(backlog)
+
+
+def network() -> int:
+    """The network namespace that our sockets are in, by its cookie; 0 where the kernel does not
+    say (before Linux 5.14).
+    """
+    with socket.socket() as probe:
+        try:
+            return int(struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, NETNS_COOKIE, 8))[0])
+        except OSError:
+            return 0
 
 
 def _sockaddr(name: bytes) -> tuple[int, tuple[Any, ...]]:

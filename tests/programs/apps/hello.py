@@ -33,5 +33,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """No line per request."""
 
 
-print("arguments", sys.argv[1:], flush=True)
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+if __name__ == "__main__":
+    print("arguments", sys.argv[1:], flush=True)
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
