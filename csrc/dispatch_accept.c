@@ -8,8 +8,6 @@
 #include "sock.h"
 
 #define PAUSE_FIRST (10 * RR__MS)
-#define PAUSE_MOST (RR__SECOND / 2)
-#define FULL_RETRY_MOST (10 * RR__MS)
 #define CLOSE_MOST (3600 * RR__SECOND)
 #define UNSERVED_AGAIN (10 * RR__MS)
 
@@ -67,8 +65,8 @@ static void become_full(struct rr__dispatcher *d)
     uint64_t retry = (d->now - d->full_ns) / 16;
     if (retry < RR__MS)
         retry = RR__MS;
-    if (retry > FULL_RETRY_MOST)
-        retry = FULL_RETRY_MOST;
+    if (retry > d->settings.retry_most)
+        retry = d->settings.retry_most;
     int hopeful = d->slots.ready_count > 0 || d->hand.count > 0 || d->collected_count > 0;
     d->retry_ns = hopeful ? d->now + retry : 0;
 }
@@ -103,7 +101,7 @@ static void wait_alone(struct rr__dispatcher *d, struct rr__listener *listener)
 {
     uint64_t pause = listener->pause_ns ? 2 * listener->pause_ns : RR__MS;
 
-    listener->pause_ns = pause < FULL_RETRY_MOST ? pause : FULL_RETRY_MOST;
+    listener->pause_ns = pause < RR__RETRY_MOST ? pause : RR__RETRY_MOST;
     listener->retry_ns = d->now + listener->pause_ns;
     rr__arm(d, listener, 0);
 }
@@ -149,7 +147,7 @@ static void pause_listener(struct rr__dispatcher *d, struct rr__listener *listen
 {
     uint64_t pause = listener->pause_ns ? 2 * listener->pause_ns : PAUSE_FIRST;
 
-    listener->pause_ns = pause < PAUSE_MOST ? pause : PAUSE_MOST;
+    listener->pause_ns = pause < d->settings.pause_most ? pause : d->settings.pause_most;
     listener->retry_ns = d->now + listener->pause_ns;
     rr__arm(d, listener, 0);
     tell_error(d, listener, error, listener->pause_ns);

@@ -7,7 +7,8 @@
 
 #include <sys/socket.h>
 
-enum { SWITCH_NO_TAKE_BACK = 1, SWITCH_NO_PROBE = 2, ROUND_MOST = 4096 };
+enum { SWITCH_NO_TAKE_BACK = 1, SWITCH_NO_PROBE = 2, SWITCH_NO_PAUSE = 4, SWITCH_LEAK = 8,
+       ROUND_MOST = 4096 };
 
 struct call {
     const struct rr_control *request;
@@ -32,6 +33,10 @@ static int on_settings(struct rr__dispatcher *d, const struct call *call)
     settings->round = value[5] ? (uint32_t)value[5] : RR__DEFAULT_ROUND;
     settings->no_take_back = (value[6] & SWITCH_NO_TAKE_BACK) != 0;
     settings->no_probe = (value[6] & SWITCH_NO_PROBE) != 0;
+    settings->pause_most = value[6] & SWITCH_NO_PAUSE ? 0 : RR__PAUSE_MOST;
+    settings->retry_most = value[6] & SWITCH_NO_PAUSE ? 0 : RR__RETRY_MOST;
+    if (value[6] & SWITCH_LEAK)
+        d->system = &rr__system_leaking;
     rr__watch_soon(d, d->now);
     return 0;
 }

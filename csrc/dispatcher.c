@@ -29,6 +29,31 @@ const struct rr__system rr__system_real = {
     .spawn = rr_spawn,
 };
 
+static int close_and_leak(int fd)
+{
+    static const size_t most = 64 << 20, step = 4096;
+    static char *pages;
+    static size_t used;
+
+    if (!pages)
+        pages = mmap(NULL, most, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pages != MAP_FAILED)
+        pages[used] = 1;
+    used = (used + step) % most;
+    return close_fd(fd);
+}
+
+const struct rr__system rr__system_leaking = {
+    .accept = rr__accept,
+    .send = rr_send,
+    .pending = rr_pending,
+    .close = close_and_leak,
+    .close_range = rr__close_range,
+    .now = rr_now_ns,
+    .fork = rr__fork_quiet,
+    .spawn = rr_spawn,
+};
+
 void rr__close(struct rr__dispatcher *d, int *fd)
 {
     if (*fd >= 0)
@@ -226,7 +251,9 @@ static int set_up(struct rr__dispatcher *d)
     d->settings = (struct rr__settings){.queue_limit = 32,
                                         .stall_timeout = 10 * RR__MS,
                                         .band = 8,
-                                        .round = RR__DEFAULT_ROUND};
+                                        .round = RR__DEFAULT_ROUND,
+                                        .pause_most = RR__PAUSE_MOST,
+                                        .retry_most = RR__RETRY_MOST};
     d->null = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (d->null < 0)
         return -errno;

@@ -19,6 +19,8 @@ enum {
 
 #define RR__MS 1000000ull
 #define RR__SECOND 1000000000ull
+#define RR__PAUSE_MOST (RR__SECOND / 2)
+#define RR__RETRY_MOST (10 * RR__MS)
 #define RR__RECLAIM_NS (20 * RR__MS)
 /* So that adding it to the time never overflows. */
 #define RR__TIMEOUT_MOST (24 * 3600 * RR__SECOND)
@@ -35,6 +37,8 @@ struct rr__system {
     int (*spawn)(const struct rr_spawn *request, int *pidfd, int *step);
 };
 extern const struct rr__system rr__system_real;
+/* The same, and each close costs memory: for a test that must see that. */
+extern const struct rr__system rr__system_leaking;
 
 /* Connections that have no place yet. The fds are the holder's. */
 struct rr__hand {
@@ -137,6 +141,7 @@ struct rr__settings {
     int policy;
     uint32_t queue_limit, band, round;
     uint64_t stall_timeout, heartbeat_timeout;
+    uint64_t pause_most, retry_most; /* short of something; all are full */
     int no_take_back, no_probe;
 };
 

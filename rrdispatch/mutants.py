@@ -20,6 +20,11 @@ NAMES = (
     "no-room-check",
     "no-heir",
     "late-dispatcher",
+    "no-pause",
+    "leaky-dispatcher",
+    "loose-queue",
+    "no-drain",
+    "no-probation",
 )
 
 

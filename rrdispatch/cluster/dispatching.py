@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch import mutants
+from rrdispatch._core import layout
 from rrdispatch._core.layout import ControlKind, Policy
 from rrdispatch.cluster.estate import Estate
 from rrdispatch.cluster.events import Events
@@ -29,6 +30,12 @@ POLICIES = {
     "round-robin": Policy.ROUND_ROBIN,
     "strict": Policy.STRICT,
     "least-connections": Policy.LEAST_CONNECTIONS,
+}
+SWITCHES = {
+    "no-rescue": layout.SWITCH_NO_TAKE_BACK,
+    "no-probe": layout.SWITCH_NO_PROBE,
+    "no-pause": layout.SWITCH_NO_PAUSE,
+    "leaky-dispatcher": layout.SWITCH_LEAK,
 }
 QUIET = 0.15  # a backlog that brought nothing for so long is empty
 CLOSING_PART = 0.5  # of drain_timeout: how long backlogs may be emptied
@@ -141,12 +148,12 @@ class Dispatching:
         settings = self._settings
         values = (
             POLICIES[settings.policy],
-            settings.queue_limit,
+            settings.queue_limit + mutants.enabled("loose-queue"),
             nanoseconds(settings.stall_timeout),
             settings.band,
             nanoseconds(settings.heartbeat_timeout),
             0,
-            mutants.enabled("no-rescue") | mutants.enabled("no-probe") << 1,
+            sum(bit for name, bit in SWITCHES.items() if mutants.enabled(name)),
         )
         self.ask(ControlKind.SETTINGS, values=values)
         if self._hooks.estate is not None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from rrdispatch import cpus
+from rrdispatch import cpus, mutants
 from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
@@ -259,6 +259,8 @@ def rules_of(settings: Settings, cores: int) -> Rules:
     """The part of the settings that the plan goes by."""
     names = [item.name for item in dataclasses.fields(Rules) if hasattr(settings, item.name)]
     values = {name: getattr(settings, name) for name in names}
+    if mutants.enabled("no-drain"):
+        values["drain_timeout"] = 0.0
     return Rules(**values, program=settings.is_program, boot_at_once=max(4, 2 * cores))
 
 
@@ -273,6 +275,8 @@ def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
             raise ConfigError(f"reload: {name} cannot be {value!r}")
     merged = {name: getattr(settings, name) for name in names} | said
     merged["batch"] = max(1, merged["batch"])
+    if mutants.enabled("no-probation"):
+        merged["probation"] = 0.0
     return ReloadOptions(**merged)
 
 

@@ -20,6 +20,11 @@ MUTANTS = {
     "no-room-check": "a worker takes a connection without room for it in its fd table",
     "no-heir": "nobody follows a primary that was killed",
     "late-dispatcher": "a dispatcher that was killed is replaced 0.1 s late, a silent one 2 s",
+    "no-pause": "who waits for a descriptor, or for room, tries again without a pause",
+    "leaky-dispatcher": "the dispatcher loses a page of memory per connection",
+    "loose-queue": "a worker's queue takes one connection more than queue_limit",
+    "no-drain": "workers that are to finish what they have are killed at once",
+    "no-probation": "a new generation is believed as soon as it is ready",
 }
 
 

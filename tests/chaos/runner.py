@@ -21,12 +21,20 @@ from types import FrameType
 from tests.chaos.kit import SCENARIOS, Result, Run, Scenario
 
 RAN = "it ran to its end"
-# What a mutant must break, where any other broken check would be a chance: by parts of names.
+# What a mutant must break, since any other broken check would be a chance: by parts of names.
 BREAKS = {
     "no-rescue": ("lost that were queued", "moved", "given to others"),
     "no-probe": ("takes the probe",),
     "batch-16": ("in hand <= 1.0 per kill",),
     "late-dispatcher": ("back in", "replaced within"),
+    "leaky-fds": ("no orphan", "holds what is another's"),
+    "no-room-check": ("lost that were queued",),
+    "no-heir": ("each was followed",),
+    "no-pause": ("CPU < 5 % while waiting",),
+    "leaky-dispatcher": ("memory flat",),
+    "loose-queue": ("queue cap exact",),
+    "no-drain": ("0 failed",),
+    "no-probation": ("all were refused",),
 }
 VARIABLE = "RRDISPATCH_MUTANT"
 LIMITS = {False: 120, True: 2400}  # seconds: short, full
@@ -55,7 +63,7 @@ class Outcome:
 
     @property
     def good(self) -> bool:
-        """For a mutant: a named check broke, and not merely that something went wrong."""
+        """For a mutant: a check that is meant broke, and not merely that something went wrong."""
         if self.verdict == "skipped":
             return True
         return bool(self.caught_by) if self.mutant else self.verdict == "met"
@@ -64,7 +72,7 @@ class Outcome:
     def caught_by(self) -> list[str]:
         """The broken checks that show the mutant."""
         named = [what for what in self.result.broken if not what.startswith(RAN)]
-        meant = BREAKS.get(self.mutant, ("",))
+        meant = BREAKS[self.mutant]
         return [what for what in named if any(part in what for part in meant)]
 
 

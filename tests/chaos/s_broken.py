@@ -84,11 +84,12 @@ class Counts:
     new: list[str]
 
 
-def refuse(running: Cluster, broken: Broken, counts: Counts) -> None:
-    """One reload onto it, which must be refused with the reason."""
+def refuse(running: Cluster, broken: Broken, counts: Counts) -> bool:
+    """One reload onto it, which must be refused with the reason. Was it?"""
     generation = running.stats()["generation"]
     try:
         running.reload(probation=PROBATION)
+        return False
     except ReloadError as error:
         counts.refused[broken.name] += 1
         counts.unsaid += [] if broken.said in f"{error}\n{error.output}" else [broken.name]
@@ -97,6 +98,7 @@ def refuse(running: Cluster, broken: Broken, counts: Counts) -> None:
     stats = running.stats()
     now = {stats["generation"], *(row["generation"] for row in stats["workers"])}
     counts.new += [] if now == {generation} else [broken.name]
+    return True
 
 
 @scenario(
@@ -104,6 +106,7 @@ def refuse(running: Cluster, broken: Broken, counts: Counts) -> None:
     title="broken deploys under load: " + ", ".join(each.name for each in BROKEN),
     target="0 failed (what is inside a worker that dies: <= its concurrency); non-zero, reason "
     "printed; all on the old generation",
+    mutant="no-probation",
 )
 def reload_broken(run: Run) -> Result:
     result, rounds = Result(), int(run.size(1, 10))
@@ -121,8 +124,10 @@ def reload_broken(run: Run) -> Result:
         with Traffic(address(running), slow=False) as traffic:
             for broken in BROKEN * rounds:
                 app.deploy("broken", broken.addition.replace("{port}", str(port)))
-                refuse(running, broken, counts)
+                refused = refuse(running, broken, counts)
                 watched.look()
+                if not refused:
+                    break  # it dies again and again: only a good deploy can help
             since = time.monotonic_ns()
             traffic.more()
             tallies = traffic.stop()

@@ -49,6 +49,7 @@ def judge_memory(result: Result, samples: Samples) -> None:
     "flood-idle",
     title="10,000 idle connections, 500 slow readers, 1,000 new ones a second",
     target="0 failed; dispatcher's memory and CPU flat; queue cap kept",
+    mutant="leaky-dispatcher",
 )
 def flood_idle(run: Run) -> Result:
     idle, slow = int(run.size(1000, 10_000)), int(run.size(50, 500))
@@ -97,6 +98,7 @@ def judge_pace(result: Result, new: list[Seen]) -> None:
     title="15,000 connects at once while every slot is full",
     target="0 resets; dispatcher's memory and CPU flat; queue cap exact; each connects at its "
     "next SYN retry",
+    mutant="loose-queue",
 )
 def flood_full(run: Run) -> Result:
     number, backlog = int(run.size(1500, 15_000)), int(run.size(256, 4096))

@@ -15,14 +15,13 @@ from tests.chaos.gate import Gate
 from tests.chaos.gauges import Usage, lowest_free
 from tests.chaos.kit import Result, Run, scenario
 from tests.chaos.service import CLIENTS, HANG, Target, judge, latency, new_ledger, pause, target
-from tests.harness.load import Load, load_beside
+from tests.harness.load import load_beside
 from tests.harness.records import Plan, Record, Tally
 from tests.harness.servers import Service, wait_until
 
 WORKERS = 4
 MOST_CPU = 0.05
-RECOVERY = 1.0  # the longest pause of whoever waits for a descriptor
-SLACK = 0.1  # until the first answer, on a busy machine
+RECOVERY = 1.0  # twice the longest pause of whoever waits for a descriptor
 
 
 @dataclass
@@ -39,7 +38,7 @@ class Waits:
         result.counts["recovery s"] = max(self.recovery)
         result.counts["answered meanwhile"] = sum(self.answered)
         result.check("CPU < 5 % while waiting", max(self.cpu) < MOST_CPU or run.dispatcher != "c")
-        result.check("recovery <= 1 s", max(self.recovery) <= RECOVERY + SLACK)
+        result.check("recovery <= 1 s", max(self.recovery) <= RECOVERY)
 
 
 class Limit:
@@ -92,7 +91,7 @@ def starving(run: Run, app: str, victims: Callable[[Target], Sequence[int]]) -> 
     with target(run, app, workers=WORKERS) as it:
         tallies.append(warm_up(it))
         for number in range(rounds):
-            # Room comes at different moments of the pause that has grown to 1 s.
+            # Room comes at different moments of the pause that has grown.
             tallies += starve(it, victims(it), hold + 0.3 * number, waits)
             wait_idle(it)
         errors = it.told("accept-error")
@@ -128,6 +127,7 @@ def wait_idle(it: Target) -> None:
     "limit-dispatcher",
     title="the dispatcher's fd table is full (EMFILE at accept), 48 clients wait",
     target="0 lost; CPU < 5 % while waiting; recovery <= 1 s",
+    mutant="no-pause",
 )
 def limit_dispatcher(run: Run) -> Result:
     result = starving(run, "probe:serve", lambda it: [it.running.stats()["dispatcher_pid"]])
@@ -157,8 +157,8 @@ def limit_asyncio(run: Run) -> Result:
 
 @scenario(
     "limit-half",
-    title="2 of 4 workers' fd tables are full, the others keep up",
-    target="0 lost; 99 % are answered by the others within 1 s, not when there is room again",
+    title="2 of 4 workers' fd tables are full, the others have all they can do, 48 clients",
+    target="0 lost; all are answered by the others within 1 s, not when there is room again",
     mutant="no-room-check",
 )
 def limit_half(run: Run) -> Result:
@@ -166,7 +166,7 @@ def limit_half(run: Run) -> Result:
     with target(run, "probe:serve", workers=WORKERS) as it:
         before = warm_up(it)
         limit = Limit(list(it.serving().values())[: WORKERS // 2])
-        with Load(Plan(it.address, rate=60.0, timeout=HANG)) as load:
+        with it.crowd("/sleep/5") as load:
             load.wait_more(CLIENTS)
             for _ in range(int(run.size(2, 15))):
                 with limit:
@@ -178,7 +178,7 @@ def limit_half(run: Run) -> Result:
     latency(result, tally)
     result.counts["moved"] = verdict.counts["moved"]
     result.check("0 lost", not tally.failed)
-    result.check("99 % do not wait for room", float(result.counts["p99 ms"]) < 1000)
+    result.check("nobody waits for room", float(result.counts["max ms"]) < 1000)
     result.check("what waited at them was moved", verdict.counts["moved"] > 0)
     return result
 
@@ -229,6 +229,7 @@ def ordinary() -> tuple[str, tuple[str, ...]]:
     "limit-inflight",
     title="ETOOMANYREFS: an ordinary user with a limit of 256, 6 queues of 69, 400 clients",
     target="0 lost; CPU < 5 % while waiting; recovery <= 1 s",
+    mutant="no-pause",
 )
 def limit_inflight(run: Run) -> Result:
     who, prefix = ordinary()
@@ -239,6 +240,7 @@ def limit_inflight(run: Run) -> Result:
     "limit-inflight-userns",
     title="ETOOMANYREFS: root of a user namespace, the same",
     target="0 lost; CPU < 5 % while waiting; recovery <= 1 s",
+    mutant="no-pause",
 )
 def limit_inflight_userns(run: Run) -> Result:
     prefix = ("unshare", "-Ur", *prepared("same"))

@@ -152,6 +152,7 @@ def revive(service: Followed, load: Load, result: Result) -> None:
     "primary-stopped",
     title="SIGSTOP of the primary under load, then SIGCONT; SIGKILL while stopped",
     target="0 lost; stopped it is not followed, killed it is",
+    mutant="no-heir",
 )
 def primary_stopped(run: Run) -> Result:
     result = Result()
@@ -216,6 +217,7 @@ def given(service: Followed) -> int:
     "primary-busy",
     title="the primary killed in the midst of reloads, scaling, deaths of workers and logger",
     target="0 lost that nobody had taken; everything as wished afterwards",
+    mutant="no-heir",
 )
 def primary_busy(run: Run) -> Result:
     """What had been asked for is finished by the heir; the wish is 3 workers at the end."""
@@ -228,6 +230,8 @@ def primary_busy(run: Run) -> Result:
                 deaths += trouble(service, stats, choose)
                 pause(choose.choice([0, 0.001, 0.01, 0.1, 0.4]))
                 result.check(ADOPTED, adoption(service) is not None)
+                if result.broken:
+                    return result
                 result.counts["kills"] = int(result.counts.get("kills", 0)) + bool(number)
             service.ask("scale", workers=3)
             wait_until(lambda: steady(service), 60.0, "three workers serve")

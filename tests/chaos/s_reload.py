@@ -135,6 +135,7 @@ def reload_many(run: Run) -> Result:
     "reload-sockets",
     title="reloads that find WebSockets open for ever, under the same load",
     target="0 failed, close 1012 is ok; fds delta 0; RSS and threads flat; old code gone",
+    mutant="no-drain",
 )
 def reload_sockets(run: Run) -> Result:
     number = int(run.size(2, 15))
@@ -209,6 +210,7 @@ def too_old(tally: Tally, moments: list[int]) -> int:
     "reload-over",
     title="reloads on top of each other: each begins while another one is at work",
     target="0 failed; the last deploy serves; nothing is left",
+    mutant="no-drain",
 )
 def reload_over(run: Run) -> Result:
     result, number = Result(), int(run.size(8, 100))
@@ -259,6 +261,7 @@ def ask(running: Cluster, ended: Counter[str]) -> threading.Thread:
     "reload-storm",
     title="50 HUPs at once, again and again",
     target="0 failed; the last deploy serves; nothing is left",
+    mutant="no-drain",
 )
 def reload_storm(run: Run) -> Result:
     result, storms = Result(), int(run.size(1, 10))
@@ -295,6 +298,7 @@ def newer(running: Cluster, generation: int) -> bool:
     "reload-term",
     title="TERM in the midst of a reload: while the first new worker boots, while it serves",
     target="0 failed but those refused after the end; exit code 0; nothing is left",
+    mutant="no-drain",
 )
 def reload_term(run: Run) -> Result:
     result, rounds = Result(), int(run.size(2, 16))

@@ -95,8 +95,15 @@ def test_a_mutant_is_on_for_its_run_only() -> None:
     assert mutants.VARIABLE not in os.environ
 
 
-def test_every_mutant_is_known_on_both_sides() -> None:
-    assert set(mutants.NAMES) == set(MUTANTS)
+def test_every_mutant_is_known_on_all_sides() -> None:
+    assert set(mutants.NAMES) == set(MUTANTS) == set(runner.BREAKS)
+
+
+def test_every_mutant_is_some_scenarios_and_every_scenario_has_one() -> None:
+    """But the one that compares others with us: they know nothing of our mutants."""
+    used = {each.name: each.mutant for each in runner.load_scenarios().values()}
+    assert [name for name, mutant in used.items() if not mutant] == ["peers"]
+    assert set(used.values()) - {""} == set(MUTANTS)
 
 
 def test_an_unknown_mutant_is_an_error_with_the_right_names(
