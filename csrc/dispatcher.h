@@ -173,7 +173,7 @@ struct rr__heirs {
     uint64_t tries_ns[RR_HEIRS_MAX];
     uint32_t tries;
     uint64_t started;                  /* of all time, and those that could not be */
-    int listening, called;             /* for a client of the kept control listener; there was one */
+    int listening, called;             /* for clients: a bit for each place to call at; one came */
     uint64_t call_ns, call_pause;      /* no other call is heeded before; for so long */
     struct rr__command commands[2];    /* the one in use and the one to come; mostly untouched pages */
 };

@@ -1,6 +1,6 @@
 /* Owns the way from the death of a primary to its heir: the command, starting it, how often, and being
- * headless: nobody is there, all is served on, and a client on the kept control listener is a call for
- * another. Must not know what is inherited. */
+ * headless: nobody is there, all is served on, and a client on a kept listener is a call for another. Must
+ * not know what is inherited. */
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -179,20 +179,40 @@ static uint64_t allowed_ns(const struct rr__dispatcher *d)
 
 /* ---- nobody is there ---------------------------------------------------------------------------- */
 
+static const int callable[] = {RR_APP_CONTROL, RR_APP_DOOR};
+enum { CALLABLE = sizeof callable / sizeof *callable };
+
+static int kept_fd(const struct rr__dispatcher *d, int tag)
+{
+    const struct rr__kept *kept = &d->kept[tag - 1];
+
+    return kept->count > 0 ? kept->fds[0] : -1;
+}
+
+static void hear_no_calls(struct rr__dispatcher *d)
+{
+    for (int i = 0; i < CALLABLE; i++)
+        if (d->heirs.listening >> i & 1)
+            rr__poller_remove(&d->poller, kept_fd(d, callable[i]));
+    d->heirs.listening = 0;
+}
+
 static void be_headless(struct rr__dispatcher *d, uint64_t allowed)
 {
     struct rr__heirs *heirs = &d->heirs;
-    const struct rr__kept *control = &d->kept[RR_APP_CONTROL - 1];
 
     heirs->due_ns = allowed;
-    if (control->count == 0)
+    if (kept_fd(d, RR_APP_CONTROL) < 0)
         return;
     if (d->now < heirs->call_ns) {
         heirs->due_ns = heirs->call_ns;
         return;
     }
-    heirs->listening =
-        rr__poller_add(&d->poller, control->fds[0], rr__tag(RR__TAG_CALL, 0)) == 0;
+    for (int i = 0; i < CALLABLE; i++) {
+        int fd = kept_fd(d, callable[i]);
+        if (fd >= 0 && rr__poller_add(&d->poller, fd, rr__tag(RR__TAG_CALL, 0)) == 0)
+            heirs->listening |= 1 << i;
+    }
     if (heirs->listening)
         heirs->due_ns = 0;
 }
@@ -203,8 +223,7 @@ void rr__heir_called(struct rr__dispatcher *d)
 
     if (!heirs->listening)
         return;
-    heirs->listening = 0;
-    rr__poller_remove(&d->poller, d->kept[RR_APP_CONTROL - 1].fds[0]);
+    hear_no_calls(d);
     int quiet = d->now >= heirs->call_ns + heirs->window;
     heirs->call_pause = quiet || !heirs->call_pause ? CALL_PAUSE_NS : 2 * heirs->call_pause;
     if (heirs->call_pause > heirs->window)

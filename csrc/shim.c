@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <sys/un.h>
 
-enum { REQUEST_LIMIT_MS = 5000 };
+enum { REQUEST_LIMIT_MS = 5000, LONGEST_LIMIT_MS = 60000 };
 
 #ifndef MADV_WIPEONFORK
 #define MADV_WIPEONFORK 18
@@ -116,7 +116,7 @@ __attribute__((constructor)) void rr__load(void)
         return;
     rr__settings.any_port = any && strcmp(any, "1") == 0;
     rr__settings.timeout_ms = limit ? atoi(limit) : 0;
-    if (rr__settings.timeout_ms <= 0 || rr__settings.timeout_ms > REQUEST_LIMIT_MS)
+    if (rr__settings.timeout_ms <= 0 || rr__settings.timeout_ms > LONGEST_LIMIT_MS)
         rr__settings.timeout_ms = REQUEST_LIMIT_MS;
     rr__settings.user = (uid_t)rr__raw1(SYS_geteuid, 0);
     rr__settings.network = network ? strtoull(network, NULL, 10) : 0;

@@ -126,12 +126,13 @@ class Inherit(IntEnum):
 
 
 class AppTag(IntEnum):
-    """What is kept for the app: a dispatcher knows the meaning of CONTROL only."""
+    """What is kept for the app. Of a dispatcher without a primary CONTROL and DOOR call an heir."""
 
     STATE = 1
     CONTROL = 2
     LOCK = 3
     LOGGER = 4
+    DOOR = 5
 
 
 class WorkerTag(IntEnum):

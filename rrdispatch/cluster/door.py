@@ -76,41 +76,35 @@ class Answer:
 class Door:
     """From construction to ``close``."""
 
-    def __init__(self, answer: Callable[[Request], Answer]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[Request], Answer | None],
+        is_ours: Callable[[int], bool],
+        inherited: int | None = None,
+    ) -> None:
+        """``answer``: None sends the shim away, which asks again soon; ``is_ours``: is that pid a
+        worker; ``inherited``: a door that an earlier primary opened.
+        """
         self._answer = answer
         self._loop = asyncio.get_running_loop()
         self._clients: dict[socket.socket, asyncio.TimerHandle] = {}
         self._strangers: set[socket.socket] = set()
-        self._folder = ""
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._listener.setblocking(False)
-        self.path = self._bind()  # as $RRDISPATCH_SOCKET says it
-        self._listener.listen(MOST_CLIENTS)
+        self._is_ours = is_ours
+        self._listener = _open() if inherited is None else socket.socket(fileno=inherited)
+        name = self._listener.getsockname()
+        # As $RRDISPATCH_SOCKET says it.
+        self.path: str = name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
         self._loop.add_reader(self._listener, self._come)
 
-    def _bind(self) -> str:
-        """A name without a path where there is such a thing: reached after chroot and setuid, too,
-        and gone with us however we end.
-        """
-        name = f"rrdispatch-{secrets.token_hex(16)}"
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):  # a security module forbids it
-                self._listener.bind(f"\0{name}")
-                return f"@{name}"
-        self._folder = tempfile.mkdtemp(prefix="rrdispatch-")
-        path = os.path.join(self._folder, "door")
-        self._listener.bind(path)
-        if os.geteuid() == 0:  # its workers may become anybody; the key proves whose they are
-            os.chmod(self._folder, 0o711)  # noqa: S103
-            os.chmod(path, 0o666)  # noqa: S103
-        return path
+    def fileno(self) -> int:
+        return self._listener.fileno()
 
     def _come(self) -> None:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             client, _ = self._listener.accept()
             client.setblocking(False)
             pid, uid = _peer(client)
-            if not _is_known(pid, uid):
+            if not _is_known(pid, uid, self._is_ours):
                 if len(self._strangers) >= MOST_STRANGERS:
                     client.close()
                     return
@@ -126,7 +120,9 @@ class Door:
         except BlockingIOError:
             return
         except (OSError, ValueError):
-            self._go(client)  # gone, or no shim
+            answer = None  # gone, or no shim
+        if answer is None:
+            self._go(client)
             return
         data = ANSWER.pack(MAGIC, VERSION, answer.result, answer.listener)
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", answer.fds))]
@@ -148,8 +144,32 @@ class Door:
             self._go(client)
         self._loop.remove_reader(self._listener)
         self._listener.close()
-        if self._folder:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if not self.path.startswith("@"):
+            shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)
+
+
+def _open() -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.setblocking(False)
+    _bind(listener)
+    listener.listen(MOST_CLIENTS)
+    return listener
+
+
+def _bind(listener: socket.socket) -> None:
+    """A name without a path where there is such a thing: reached after chroot and setuid, too, and
+    gone with us however we end.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a security module forbids it
+            listener.bind(f"\0rrdispatch-{secrets.token_hex(16)}")
+            return
+    folder = tempfile.mkdtemp(prefix="rrdispatch-")
+    path = os.path.join(folder, "door")
+    listener.bind(path)
+    if os.geteuid() == 0:  # its workers may become anybody; the key proves whose they are
+        os.chmod(folder, 0o711)  # noqa: S103
+        os.chmod(path, 0o666)  # noqa: S103
 
 
 def key_of(worker: int, key: bytes) -> str:
@@ -169,17 +189,17 @@ def _peer(client: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _is_known(pid: int, uid: int) -> bool:
+def _is_known(pid: int, uid: int, is_ours: Callable[[int], bool]) -> bool:
     """Our user, root, or what a worker of ours became. Others need a key too, and are few at a
     time: everybody can see the name of an abstract socket.
     """
     if uid in (-1, 0, os.geteuid()):
         return True
     for _ in range(MOST_ANCESTORS):
-        if pid == os.getpid():
-            return True
         if pid <= 1:
             break
+        if is_ours(pid):
+            return True
         pid = _parent(pid)
     return False
 

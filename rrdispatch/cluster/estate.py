@@ -43,8 +43,8 @@ class Fixed:
     cwd: str
     environ: Mapping[str, str]
     nofile: tuple[int, int]
-    listeners: Sequence[Mapping[str, Any]]  # as net.listeners.describe tells, and their files
     dispatcher: str
+    secret: str = ""  # of programs' keys, in hex
 
 
 @dataclass(slots=True)
@@ -53,6 +53,7 @@ class Changing:
 
     view: View
     handles: Mapping[int, WorkerHandle]
+    listeners: Sequence[Mapping[str, Any]]  # as net.listeners.describe tells, and their files
     totals: Mapping[int, Any]
     counters: Any  # of the dispatchers that are gone
     token: int  # of the last reload
@@ -106,6 +107,7 @@ class Estate:
             "totals": {slot: dataclasses.asdict(total) for slot, total in now.totals.items()},
             "counters": dataclasses.asdict(now.counters),
             "token": now.token,
+            "listeners": now.listeners,
         }
         parts = {
             "fixed": self._fixed,

@@ -54,7 +54,6 @@ class WorkerHandle:
     stderr: int = -1
     notify: socket.socket | None = None
     channels: dict[int, Channel] = field(default_factory=dict)  # by listener
-    key: bytes = b""  # by which the shim in it proves that it is this worker's
     board: _core.Scoreboard | None = None
     started_at: float = 0.0
     capacity: int = 0

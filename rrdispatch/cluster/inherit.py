@@ -11,7 +11,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from rrdispatch._core.layout import MAX_LISTENERS, AppTag, ControlKind, Inherit, WorkerTag
 from rrdispatch.cluster.estate import FORMAT, HANDLE
 from rrdispatch.cluster.freeze import thaw
-from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.handle import WorkerHandle, pid_of
 from rrdispatch.cluster.launch import Launches, Origin
 from rrdispatch.cluster.logs import LoggerFds
 from rrdispatch.cluster.vault import Vault, VaultError, read
@@ -67,14 +67,14 @@ def inherit(control: socket.socket) -> Inherited:
         )
     asker.handle.kind = state["fixed"]["dispatcher"]
     found = Inherited(asker.handle, state, Vault(state_fds[0]))
-    for index, told in enumerate(state["fixed"]["listeners"]):
+    for index, told in enumerate(state["listeners"]):
         found.listeners.append(_listener(asker, index, told))
-    for told in state["handles"]:
+    for told in _told_workers(state):
         _worker(asker, told, found)
     logger = asker.kept(AppTag.LOGGER)
     if len(logger) == 2:
         found.logger = LoggerFds(socket.socket(fileno=logger[0]), logger[1])
-    for tag in (AppTag.CONTROL, AppTag.LOCK):
+    for tag in (AppTag.CONTROL, AppTag.LOCK, AppTag.DOOR):
         found.kept[tag] = asker.kept(tag)
     found.events = asker.events
     return found
@@ -135,14 +135,24 @@ def _unlink(path: str, identity: tuple[int, ...]) -> None:
             raise
 
 
+def _told_workers(state: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Also one that was being started: it may have begun, and be known to the dispatcher."""
+    yield from state["handles"]
+    known = {told["id"] for told in state["handles"]}
+    for told in state["view"]["workers"]:
+        if told["id"] not in known:
+            yield {name: told[name] for name in HANDLE if name in told}
+
+
 def _worker(asker: Asker, told: Mapping[str, Any], found: Inherited) -> None:
     """Nothing for one that the dispatcher does not know: it is gone, or its lifeline ends it."""
     number = told["id"]
     answer, fds = asker.ask(worker=number, values=(Inherit.WORKER,))
     if answer.result < 0:
         return
-    handle = WorkerHandle(**{name: told[name] for name in HANDLE}, adopted=True)
+    handle = WorkerHandle(**{name: told[name] for name in HANDLE if name in told}, adopted=True)
     handle.pidfd, handle.lifeline = fds[PIDFD], fds[LIFELINE]
+    handle.pid = handle.pid or pid_of(handle.pidfd)
     handle.open_scoreboard(fds[SCOREBOARD])
     ends = fds[CHANNELS:]
     mask = answer.values[8]
@@ -165,8 +175,14 @@ def told_listeners(
     """``family`` and ``address`` of each; closed ones say no more what they were."""
     if inherited is None:
         return [describe(sock) for sock in listeners]
-    told = inherited.state["fixed"]["listeners"]
+    told = inherited.state["listeners"]
     return [{"family": one["family"], "address": one["address"]} for one in told]
+
+
+def door_of(inherited: Inherited) -> tuple[int | None, bytes]:
+    """The door of programs, and the secret of their keys."""
+    door = inherited.kept.get(AppTag.DOOR)
+    return door[0] if door else None, bytes.fromhex(inherited.state["fixed"]["secret"])
 
 
 def nofile_of(inherited: Inherited) -> tuple[int, int]:

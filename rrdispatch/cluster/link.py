@@ -73,6 +73,11 @@ class Link:
                 self._loop.add_writer(self._handle.fileno(), self._writable)
             self._unsent.append((request, answered))
 
+    @property
+    def behind(self) -> bool:
+        """Something that was asked has not left this process yet."""
+        return bool(self._unsent)
+
     async def ping(self) -> ControlMessage | None:
         """Its counters of this moment; None if it does not answer."""
         answer: asyncio.Future[ControlMessage] = self._loop.create_future()

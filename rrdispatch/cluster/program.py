@@ -54,11 +54,7 @@ def check(settings: Settings) -> None:
             f"{settings.target} is an app, which takes no arguments: {settings.arguments[0]}",
             hint="tell it by --env; or name a program or script as TARGET",
         )
-    if not settings.is_program:
-        return
-    if settings.heir:
-        raise ConfigError("--heir: not for programs yet, only for apps", hint="leave it out")
-    if settings.listen and _core.shim_library() is None:
+    if settings.is_program and settings.listen and _core.shim_library() is None:
         raise ConfigError(
             f"{settings.target} listens by itself: that takes the C core, which was not built",
             hint="install a C compiler and reinstall; or --no-listen only supervises",

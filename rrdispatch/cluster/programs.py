@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hmac
 import os
 import secrets
 import socket
@@ -37,6 +38,8 @@ from rrdispatch.net.listeners import (
 KEY_SIZE = 16
 BACKLOG = 4096
 LOOK_EVERY = 0.1
+# So long a program waits for an answer where another primary may come: for all three in a row.
+PATIENCE = {"RRDISPATCH_SHIM_TIMEOUT_MS": "30000"}
 NAME = "\0rrdispatch.1/{worker:08x}/{random}/{address}"  # csrc/shim_protocol.h
 
 
@@ -48,41 +51,51 @@ class AskedBy:
     tell: Callable[[news.News], None]
     events: Events
     dispatching: Callable[[], Dispatching]
+    remember: Callable[[], None]  # for an heir
+
+
+@dataclass(slots=True)
+class Opened:
+    """What programs listen on. The lists are the owner's, and grow."""
+
+    listeners: list[ListeningSocket]
+    told: list[dict[str, Any]]
+    door: int | None = None  # of the primary that we follow
+    secret: bytes = b""  # its own; else a new one
+    followed: bool = False  # heirs may come
 
 
 class Programs:
     """The door and what was opened through it."""
 
-    def __init__(
-        self,
-        only: tuple[str, ...],
-        listeners: list[ListeningSocket],
-        told: list[dict[str, Any]],
-        asked_by: AskedBy,
-    ) -> None:
-        """``listeners`` and ``told`` are the owner's, and grow."""
+    def __init__(self, only: tuple[str, ...], opened: Opened, asked_by: AskedBy) -> None:
         self._only = only
-        self._listeners = listeners
-        self._told = told
+        self._listeners, self._told = opened.listeners, opened.told
         self._asked_by = asked_by
         self._loop = asyncio.get_running_loop()
-        self._door = Door(self._answer)
+        self._patience = PATIENCE if opened.followed else {}
+        self.secret = opened.secret or secrets.token_bytes(KEY_SIZE)
+        self.door = Door(self._answer, self._is_worker, opened.door)
 
     def shim(self, worker: int) -> Shim:
         """For a worker that is about to be spawned."""
-        key = secrets.token_bytes(KEY_SIZE)
         library = _core.shim_library()
         assert library is not None
         told = {
-            "RRDISPATCH_SOCKET": self._door.path,
-            "RRDISPATCH_KEY": door.key_of(worker, key),
+            "RRDISPATCH_SOCKET": self.door.path,
+            "RRDISPATCH_KEY": door.key_of(worker, self._key(worker)),
             "RRDISPATCH_LISTEN": ",".join(self._only),
             "RRDISPATCH_NET": str(network()),
+            **self._patience,
         }
-        return Shim(library, key, told)
+        return Shim(library, told)
+
+    def _key(self, worker: int) -> bytes:
+        """Made, not kept: an heir knows those of all workers."""
+        return hmac.digest(self.secret, str(worker).encode(), "sha256")[:KEY_SIZE]
 
     def close(self) -> None:
-        self._door.close()
+        self.door.close()
 
     def watch_until_quiet(self, worker: int) -> None:
         """Tells when a program that is given nothing any more has nothing at work."""
@@ -97,9 +110,12 @@ class Programs:
 
     # ---- what shims ask --------------------------------------------------------------------------
 
-    def _answer(self, request: Request) -> Answer:
+    def _is_worker(self, pid: int) -> bool:
+        return any(handle.pid == pid for handle in self._asked_by.handles.values())
+
+    def _answer(self, request: Request) -> Answer | None:
         handle = self._asked_by.handles.get(request.worker)
-        if handle is None or not handle.key or not door.same(handle.key, request.key):
+        if handle is None or not door.same(self._key(handle.id), request.key):
             return Answer(-errno.EPERM)
         asked = {door.LISTEN: self._listen, door.READY: self._ready, door.OPTION: self._option}
         try:
@@ -107,14 +123,19 @@ class Programs:
         except OSError as error:
             return Answer(-(error.errno or errno.EINVAL))
 
-    def _listen(self, handle: WorkerHandle, request: Request) -> Answer:
-        """The same channel again for one that was closed and is opened anew: what waits goes on."""
+    def _listen(self, handle: WorkerHandle, request: Request) -> Answer | None:
+        """The same channel again for one that was closed and is opened anew: what waits goes on.
+
+        Given only when the dispatcher has both ends, or it would end with us.
+        """
         index = self._index(request.address)
         if index < 0:
             index = self._open(handle, request)
         if index not in handle.channels:
             handle.channels[index] = _named_channel(handle.id, request.address)
             self._asked_by.dispatching().roster.add_channel(handle, index)
+        if self._asked_by.dispatching().link.behind:
+            return None
         return Answer(0, index, [handle.channels[index].receiver, handle.scoreboard])
 
     def _index(self, address: bytes) -> int:
@@ -124,17 +145,28 @@ class Programs:
         return -1
 
     def _open(self, handle: WorkerHandle, request: Request) -> int:
-        if len(self._listeners) == MAX_LISTENERS:
-            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
         backlog = max(request.backlog, BACKLOG)
         sock = bind_beside(request.address, bool(request.v6only), backlog, _owner(request))
-        index = len(self._listeners)
-        self._listeners.append(sock)
-        self._told.append(describe(sock))
+        told = describe(sock)
+        index = self._place(told)
+        if index == MAX_LISTENERS:
+            sock.close()
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+        self._listeners[index : index + 1], self._told[index : index + 1] = [sock], [told]
+        self._asked_by.remember()
         self._asked_by.dispatching().add_listener(index)
         text = f"listening on {bound_address(sock)} (asked for by worker {handle.slot})"
         self._asked_by.events.tell("listening-too", text, listeners=list(self._told))
         return index
+
+    def _place(self, told: dict[str, Any]) -> int:
+        """Its index: that of before for one that was written down and is not open, as a primary
+        leaves it that is killed in between.
+        """
+        for index, known in enumerate(self._told):
+            if known == told and self._listeners[index].fileno() < 0:
+                return index
+        return len(self._told)
 
     def _ready(self, handle: WorkerHandle, _request: Request) -> Answer:
         self._asked_by.tell(news.Ready(handle.id))

@@ -39,7 +39,6 @@ class Shim:
     """What makes an unmodified program take from our channels."""
 
     library: str  # preloaded
-    key: bytes  # by which it proves at the door whose it is
     told: Mapping[str, str]  # its environment
 
 
@@ -63,7 +62,6 @@ def spawn(launch: Launch, post: Post) -> WorkerHandle:
         on_error.callback(handle.close)
         fds = _descriptors(handle, len(post.listeners), its_ends)
         command = launch.argv or (launch.python, BOOT)
-        handle.key = post.shim.key if post.shim else b""
         request = SpawnRequest(
             program=command[0],
             arguments=list(command),

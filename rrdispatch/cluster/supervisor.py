@@ -111,6 +111,7 @@ class Supervisor:
         self.world.engine = self.engine = Engine(self.view, self.world)
         self.world.restore(state)
         self.world.adopt(inherited)
+        self._remember()  # who is killed from now on was the one that is told here
         text = f"primary {os.getpid()} follows {state['primary']}, which was killed"
         self.events.tell("inherited", text, pid=os.getpid(), follows=state["primary"])
 

@@ -20,11 +20,11 @@ from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Changing, Estate, Fixed
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
-from rrdispatch.cluster.inherit import Inherited, nofile_of, told_listeners
+from rrdispatch.cluster.inherit import Inherited, door_of, nofile_of, told_listeners
 from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.logs import Logs
-from rrdispatch.cluster.programs import AskedBy, Programs
+from rrdispatch.cluster.programs import AskedBy, Opened, Programs
 from rrdispatch.cluster.pulse import Pulse
 from rrdispatch.cluster.spawn import Post
 from rrdispatch.cluster.view import Stop, View
@@ -101,15 +101,24 @@ class ProcessWorld:
         self._keep_logger()
         ears = Ears(self._tell, owner.died, self._exited, owner.events)
         self.workers = Workers(self.logs, ears)
-        self.programs = self._open_door() if self._takes_programs() else None
+        self.programs = self._open_door(inherited) if self._takes_programs() else None
 
     def _takes_programs(self) -> bool:
         return self._settings.is_program and self._settings.listen
 
-    def _open_door(self) -> Programs:
-        handles, events = self.workers.handles, self._owner.events
-        asked_by = AskedBy(handles, self._tell, events, lambda: self.dispatching)
-        return Programs(self._settings.take, self._listeners, self.told_listeners, asked_by)
+    def _open_door(self, inherited: Inherited | None) -> Programs:
+        owner, handles = self._owner, self.workers.handles
+        asked_by = AskedBy(
+            handles, self._tell, owner.events, lambda: self.dispatching, owner.remember
+        )
+        opened = Opened(self._listeners, self.told_listeners)
+        opened.followed = owner.estate is not None
+        if inherited is not None:
+            opened.door, opened.secret = door_of(inherited)
+        programs = Programs(self._settings.take, opened, asked_by)
+        if owner.estate is not None:
+            owner.estate.keep(AppTag.DOOR, [programs.door.fileno()], self.dispatching.ask)
+        return programs
 
     def _keep_logger(self) -> None:
         if self._owner.estate is not None:
@@ -128,6 +137,8 @@ class ProcessWorld:
             roster.adopt(handle, state, inherited.states[number])
             if state in (State.DRAINING, State.STOPPING) and not known[number].queue_empty:
                 roster.become(number, State.DRAINING, partial(self._drained, number))
+            elif state is State.DRAINING and self.programs is not None:
+                self.programs.watch_until_quiet(number)
             if state is State.STOPPING:
                 self._ask_to_stop(act.AskToStop(number, not known[number].leaves))
             elif state is State.KILLED or (state is State.STARTING and handle.notify is None):
@@ -139,20 +150,26 @@ class ProcessWorld:
 
     def fixed(self, launches: Launches) -> Fixed:
         """What an heir is to know from the beginning."""
-        files = [{"identity": s.identity, "inherited": s.inherited} for s in self._listeners]
         return Fixed(
             settings=self._settings.values(),
             cwd=launches.origin.cwd,
             environ=launches.origin.environ,
             nofile=self.limits.original,
-            listeners=[{**a, **b} for a, b in zip(self.told_listeners, files, strict=True)],
             dispatcher=self.dispatching.kind,
+            secret=self.programs.secret.hex() if self.programs else "",
         )
 
     def changing(self, view: View, token: int) -> Changing:
         """What an heir is to know of this moment."""
-        handles = self.workers.handles
-        return Changing(view, handles, self.workers.totals, self.dispatching.gone, token)
+        workers, told = self.workers, zip(self.told_listeners, self._listeners, strict=True)
+        return Changing(
+            view=view,
+            handles=workers.handles,
+            listeners=[{**a, "identity": s.identity, "inherited": s.inherited} for a, s in told],
+            totals=workers.totals,
+            counters=self.dispatching.gone,
+            token=token,
+        )
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """The counts of what was gone before us."""

@@ -52,9 +52,11 @@ class Estate:
             raise _fail(errno.ENOENT)
         return kept
 
-    def control_listener(self) -> int:
-        """Where clients of a primary call, or -1."""
-        return self._kept.get(AppTag.CONTROL, [-1])[0]
+    def places_to_call(self) -> list[int]:
+        """Listeners where clients of a primary call; the control socket first, or none."""
+        if AppTag.CONTROL not in self._kept:
+            return []
+        return [self._kept[tag][0] for tag in (AppTag.CONTROL, AppTag.DOOR) if tag in self._kept]
 
     def orphan(self) -> None:
         """The asker of what waits for its answer is dead: it is done without one, or asked for

@@ -1,5 +1,5 @@
 """From the death of a primary to its heir: the command, starting it, how often, and being headless:
-nobody is there, all is served on, and a client on the kept control listener is a call for another.
+nobody is there, all is served on, and a client on a kept listener is a call for another.
 
 It must not know what is inherited.
 """
@@ -117,7 +117,7 @@ class Heirs:
         self._silent_ns = 0  # it has said nothing yet: killed then
         self._due_ns = 0  # nobody is there: when to see to that
         self._tries: deque[int] = deque(maxlen=HEIRS_MAX)
-        self._listening = -1  # for a client of the control listener
+        self._listening: list[int] = []  # for whoever calls
         self._was_called = False
         self._call_ns = self._call_pause = 0
 
@@ -212,22 +212,25 @@ class Heirs:
 
     def _be_headless(self, now: int, allowed: int) -> None:
         self._due_ns = allowed
-        listener = self.estate.control_listener()
-        if listener < 0:
+        places = self.estate.places_to_call()
+        if not places:
             return
         if now < self._call_ns:
             self._due_ns = self._call_ns
             return
-        with suppress(OSError):
-            self._poller.add(listener, self._called)
-            self._listening, self._due_ns = listener, 0
+        for listener in places:
+            with suppress(OSError):
+                self._poller.add(listener, self._called)
+                self._listening.append(listener)
+                self._due_ns = 0
 
     def _called(self) -> None:
         """A client has connected: it waits for the next heir, which accepts it."""
-        if self._listening < 0:
+        if not self._listening:
             return
-        self._poller.remove(self._listening)
-        self._listening = -1
+        for listener in self._listening:
+            self._poller.remove(listener)
+        self._listening.clear()
         now = time.monotonic_ns()
         quiet = now >= self._call_ns + self._window
         pause = CALL_PAUSE if quiet or not self._call_pause else 2 * self._call_pause

@@ -66,7 +66,6 @@ def test_a_defect_is_not_hidden() -> None:
         (["run", "--no-accesslog"], "there is no option --no-accesslog", "--no-access-log?"),
         (["run", "a:b", "c:d"], "a:b is an app, which takes no arguments: c:d", "a program"),
         (["run", "sh", "-b", ":8"], "--bind: sh listens by itself, where it likes", "--listen"),
-        (["run", "a.py", "--heir"], "--heir: not for programs yet, only for apps", "leave it out"),
         (["run", "a:b", "-i"], "option '-i' requires an argument", "try 'rrdispatch"),
         (["run"], "TARGET is missing: there is nothing to run", "rrdispatch run app:app"),
         (["run", "a:b", "-i", "abc"], "--instances: 'abc' is not a number of workers", "physical"),

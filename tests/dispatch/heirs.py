@@ -96,10 +96,17 @@ class House:
         self.control.listen()
         self.rig.ask(ControlKind.KEEP, values=(AppTag.CONTROL,), fds=[self.control.fileno()])
 
-    def call(self) -> socket.socket:
-        """A client connects to the control listener."""
+    def keep_door(self) -> None:
+        """Where programs ask: another place to call at."""
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.folder / "door"))
+            listener.listen()
+            self.rig.ask(ControlKind.KEEP, values=(AppTag.DOOR,), fds=[listener.fileno()])
+
+    def call(self, where: str = "control") -> socket.socket:
+        """A client connects to the control listener, or to the ``door``."""
         client = socket.socket(socket.AF_UNIX)
-        client.connect(str(self.folder / "control"))
+        client.connect(str(self.folder / where))
         self._calls.append(client)
         return client
 

@@ -139,6 +139,24 @@ def test_after_three_quick_deaths_it_is_headless_until_a_client_calls(house: Hou
     house.await_headless()
 
 
+@pytest.mark.parametrize("where", ["control", "door"])
+def test_a_call_is_heeded_at_either_place_and_then_at_none(house: House, where: str):
+    house.keep_control()
+    house.keep_door()
+    house.expect(most=1)
+    house.die()
+    house.succeed()
+    house.die()
+    house.await_headless()
+    house.call(where)
+    house.succeed()
+    assert house.started() == 2
+    assert not house.headless()
+    for either in ("control", "door"):
+        house.call(either)
+    assert house.started() == 2  # the calls are the heir's
+
+
 def test_a_client_whom_no_heir_serves_does_not_keep_it_busy(house: House):
     """The call is still there when the heirs that it started are dead."""
     house.keep_control()

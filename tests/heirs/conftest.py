@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.harness.followed import Followed
+from tests.heirs.program import FollowedProgram
 
 Follow = Callable[..., Followed]
 
@@ -30,5 +31,18 @@ def follow(dispatcher: str, tmp_path: Path) -> Iterator[Follow]:
             common = ("-i", str(workers), "--dispatcher", dispatcher, "--no-access-log")
             home = tmp_path / "home"
             return running.enter_context(Followed(target, *common, *options, home=home, **more))
+
+        yield start
+
+
+@pytest.fixture
+def program(dispatcher: str, tmp_path: Path) -> Iterator[Callable[..., FollowedProgram]]:
+    """Starts a program with heirs; all its processes are gone afterwards."""
+    with ExitStack() as running:
+
+        def start(*options: str, workers: int = 2, **more: Any) -> FollowedProgram:
+            common = ("-i", str(workers), "--dispatcher", dispatcher)
+            home = tmp_path / "home"
+            return running.enter_context(FollowedProgram(*common, *options, home=home, **more))
 
         yield start

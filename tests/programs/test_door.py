@@ -103,6 +103,11 @@ def request(kind: int = door.READY) -> bytes:
     return door.REQUEST.pack(*fields, b"", b"")
 
 
+def nobody(_: int) -> bool:
+    """There is no worker."""
+    return False
+
+
 def test_the_door_tells_who_asks() -> None:
     async def main() -> None:
         asked: list[door.Request] = []
@@ -111,7 +116,7 @@ def test_the_door_tells_who_asks() -> None:
             asked.append(request)
             return Answer(-errno.EPERM)
 
-        opened = Door(answer)
+        opened = Door(answer, nobody)
         try:
             answered = await asyncio.to_thread(ask, opened.path, request())
             assert door.ANSWER.unpack(answered)[2] == -errno.EPERM
@@ -131,7 +136,7 @@ def test_strangers_cannot_hold_the_door_up(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(door, "_is_known", lambda *_: next(come) >= 40)
 
     async def main() -> None:
-        opened = Door(lambda _: Answer())
+        opened = Door(lambda _: Answer(), nobody)
         held = [socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(40)]
         try:
             for one in held:
@@ -151,7 +156,7 @@ def test_without_names_that_are_no_path(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(door.sys, "platform", "other")
 
     async def main() -> Path:
-        opened = Door(lambda _: Answer())
+        opened = Door(lambda _: Answer(), nobody)
         answered = await asyncio.to_thread(ask, opened.path, request())
         assert door.ANSWER.unpack(answered)[2] == 0
         opened.close()
@@ -164,13 +169,15 @@ def test_without_names_that_are_no_path(monkeypatch: pytest.MonkeyPatch) -> None
 
 @LINUX
 def test_who_is_known() -> None:
-    assert door._is_known(os.getpid(), os.geteuid())
-    assert door._is_known(1, 0)
-    assert not door._is_known(1, 4242)
+    assert door._is_known(os.getpid(), os.geteuid(), nobody)
+    assert door._is_known(1, 0, nobody)
+    assert not door._is_known(1, 4242, nobody)
     server = Server([sys.executable, "-c", "print('up', flush=True); input()"])
     try:
         wait_until(lambda: processes.process(server.pid) is not None, 10.0)
-        assert door._is_known(server.pid, 4242), "a child of ours"
-        assert not door._is_known(os.getppid(), 4242)
+        worker = os.getpid().__eq__
+        assert door._is_known(server.pid, 4242, worker), "a child of a worker"
+        assert door._is_known(os.getpid(), 4242, worker)
+        assert not door._is_known(os.getppid(), 4242, worker)
     finally:
         server.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import selectors
 import socket
 import struct
@@ -293,12 +294,14 @@ class FakePrimary:
             raw = sockaddr(peer, place.listener.family)
             message = MESSAGE.pack(1, Kind.CONNECTION, 1, 0, len(raw), time.monotonic_ns(), raw)
             connection.setblocking(True)
+            room = select.poll()
+            room.register(place.sending, select.POLLOUT)
             while True:
                 try:
                     _core.send(place.sending, message, [connection.fileno()])
                     break
                 except BlockingIOError:
-                    time.sleep(0.001)
+                    room.poll()
         place.sent += 1
 
     def _drop(self, place: Place) -> None:

@@ -1,0 +1,55 @@
+"""A server on several ports that knows nothing of rrdispatch: several.py LATER PORT...
+
+``/``: who answers; ``/sleep/MS``: the same, later. SIGUSR1: it listens on port LATER, too, and says
+``asks THREAD`` and ``has it`` or the error. With SEVERAL_BOOT in the environment it begins so many
+seconds later.
+"""
+
+import http.server
+import os
+import signal
+import sys
+import threading
+import time
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Names the worker that answers."""
+
+    def do_GET(self) -> None:
+        verb, _, amount = self.path.partition("?")[0].strip("/").partition("/")
+        if verb == "sleep":
+            time.sleep(int(amount) / 1000)
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        for name, value in (("X-Pid", os.getpid()), ("X-Slot", os.environ["RRDISPATCH_SLOT"])):
+            self.send_header(name, str(value))
+        self.send_header("X-Version", "1")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """No line per request."""
+
+
+def serve(port: str) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
+    threading.Thread(target=server.serve_forever).start()
+
+
+def later() -> None:
+    print("asks", threading.get_native_id(), flush=True)
+    try:
+        serve(sys.argv[1])
+    except OSError as error:
+        print("has not:", error, flush=True)
+    else:
+        print("has it", flush=True)
+
+
+signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=later).start())
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+time.sleep(float(os.environ.get("SEVERAL_BOOT", "0")))
+for argument in sys.argv[2:]:
+    serve(argument)
+while True:
+    signal.pause()

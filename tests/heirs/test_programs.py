@@ -1,0 +1,257 @@
+"""Programs that know nothing of us do not notice either that their primary was killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.harness import census, processes
+from tests.harness.load import Load, load_beside
+from tests.harness.records import Plan, Tally
+from tests.harness.servers import ROOT, wait_until
+from tests.heirs.program import FollowedProgram, assert_even
+from tests.heirs.test_followed import settled
+from tests.heirs.test_headless import make_headless
+
+Start = Callable[..., FollowedProgram]
+QUICK = ("--probation", "0.2")
+
+
+def more(loads: list[Load], number: int = 20) -> None:
+    for load in loads:
+        load.wait_more(number)
+
+
+def stopped(loads: list[Load]) -> list[Tally]:
+    return [load.stop() for load in loads]
+
+
+def test_three_deaths_in_a_row_and_nobody_notices(program: Start) -> None:
+    service = program()
+    before, held = service.stats(), census.kinds(service.primary())
+    loads = service.loads()
+    more(loads)
+    for _ in range(3):
+        heir = service.replace_primary()
+        more(loads)
+    tallies = stopped(loads)
+    assert not [tally.failed for tally in tallies if tally.failed]
+    after = service.stats()
+    assert after["primary_pid"] == heir
+    steady = ("dispatcher_pid", "logger_pid", "generation", "listeners", "state")
+    assert {key: after[key] for key in steady} == {key: before[key] for key in steady}
+    assert service.serving() == {row["slot"]: row["pid"] for row in before["workers"]}
+    assert after["accepted"] == before["accepted"] + sum(len(one.records) for one in tallies)
+    settled(heir, held)
+    for tally in service.ask_ports(20):
+        assert_even(tally, set(service.serving().values()))
+
+
+def test_an_heir_reloads_it(program: Start) -> None:
+    service = program(*QUICK)
+    service.replace_primary()
+    old = set(service.serving().values())
+    loads = service.loads()
+    more(loads)
+    assert service.ask("reload")["generation"] == 2
+    more(loads)
+    assert not [tally.failed for tally in stopped(loads) if tally.failed]
+    new = set(service.serving().values())
+    assert len(new) == 2
+    assert not old & new
+    for tally in service.ask_ports(20):
+        assert_even(tally, new)
+
+
+def test_an_heir_scales_and_respawns_it(program: Start) -> None:
+    """What it starts listens at the same door, and gets every listener."""
+    service = program()
+    service.replace_primary()
+    victim = service.serving()[0]
+    processes.kill(victim)
+    service.output.wait(rf"\(pid {victim}\) ended: .*SIGKILL", 20.0)
+    service.wait_serving(2, without=victim)
+    service.ask("scale", workers=3)
+    serving = service.wait_serving(3)
+    for tally in service.ask_ports(30):
+        assert_even(tally, set(serving.values()))
+    service.ask("scale", workers=1)
+    wait_until(lambda: len(service.stats()["workers"]) == 1, 30.0, "two have gone")
+
+
+def test_an_heir_tells_another_dispatcher_everything(program: Start) -> None:
+    service = program()
+    service.replace_primary()
+    processes.kill(service.stats()["dispatcher_pid"])
+    service.output.wait("the dispatcher was replaced", 20.0)
+    service.replace_primary()
+    victim = service.serving()[1]
+    processes.kill(victim)
+    serving = service.wait_serving(2, without=victim)
+    for tally in service.ask_ports(20):
+        assert_even(tally, set(serving.values()))
+
+
+def test_it_listens_while_nobody_is_there(program: Start) -> None:
+    """It waits, and the heir answers; a worker that is started later may have that port, too."""
+    service = program()
+    dispatcher, worker = service.stats()["dispatcher_pid"], service.serving()[1]
+    os.kill(service.pid, signal.SIGSTOP)  # so that it does not replace the dispatcher
+    os.kill(dispatcher, signal.SIGSTOP)  # so that no heir is started yet
+    primary = service.kill_primary()
+    service.listen_later(worker)
+    assert "| has " not in service.output.text("stdout")
+    os.kill(dispatcher, signal.SIGCONT)
+    service.output.wait(r"\| has it", 40.0)
+    service.output.wait(rf"primary \d+ follows {primary},", 20.0)
+    later = Plan(f"127.0.0.1:{service.later}", "closed", count=10)
+    only_one = load_beside(service, later).finish()
+    assert_even(only_one, {worker})
+    service.listen_later(service.serving()[0])
+    wait_until(lambda: service.output.text("stdout").count("| has it") == 2, 20.0)
+    service.replace_primary()
+    assert_even(load_beside(service, later).finish(), set(service.serving().values()))
+    assert len(listening(service)) == 3
+
+
+def listening(service: FollowedProgram) -> list[str]:
+    """What the primary says that it listens on, nothing twice."""
+    told = [one["address"] for one in service.stats()["listeners"]]
+    assert len(told) == len(set(told)), told
+    return told
+
+
+def test_headless_its_call_at_the_door_starts_a_primary(program: Start) -> None:
+    service = program()
+    worker = service.serving()[0]
+    loads = service.loads()
+    make_headless(service)
+    more(loads)
+    assert service.primaries() == []
+    service.listen_later(worker)
+    service.output.wait(r"\| has it", 40.0)
+    assert len(service.primaries()) == 1
+    more(loads)
+    assert not [tally.failed for tally in stopped(loads) if tally.failed]
+
+
+def test_killed_while_old_ones_finish_what_they_have(program: Start) -> None:
+    """The heir goes on to look whether a program is at work, and ends it only then."""
+    service = program(*QUICK, "--no-park")
+    old = service.serving()
+    slow = load_beside(service, Plan(service.addresses[0], count=4, path="/sleep/2500"))
+    wait_until(lambda: sum(row["inflight"] for row in service.stats()["workers"]) == 4, 20.0)
+    os.kill(service.primary(), signal.SIGHUP)
+    wait_until(lambda: "draining" in states(service, old[0]), 20.0, "the first one drains")
+    service.replace_primary()
+    service.output.wait(r": reloaded in", 30.0)
+    assert len(slow.finish().ok) == 4
+    wait_until(lambda: not any(map(alive, old.values())), 40.0, "the old ones are gone")
+    assert len(service.serving()) == 2
+
+
+def states(service: FollowedProgram, pid: int) -> list[str]:
+    return [row["state"] for row in service.stats()["workers"] if row["pid"] == pid]
+
+
+def alive(pid: int) -> bool:
+    return processes.state(pid) not in ("", "Z")
+
+
+def test_killed_while_others_boot(program: Start) -> None:
+    service = program(env={"SEVERAL_BOOT": "0.5"})
+    service.ask("scale", workers=4)
+    service.replace_primary()
+    serving = service.wait_serving(4)
+    for tally in service.ask_ports(20):
+        assert_even(tally, set(serving.values()))
+
+
+# ---- at the worst moments ------------------------------------------------------------------------
+
+# In the first primary, when it is allowed to: the function that it ends before or after.
+ENDS_ITSELF = """
+import os, signal, sys
+
+def end(flag):
+    try:
+        os.unlink(flag)
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+if "run" in sys.orig_argv and "-m" in sys.orig_argv:
+    import functools, importlib
+    flag, when, module, owner, name = os.environ["ENDS_ITSELF"].split(":")
+    owner = getattr(importlib.import_module(module), owner)
+    real = getattr(owner, name)
+
+    @functools.wraps(real)
+    def patched(*arguments, **more):
+        if when == "before":
+            end(flag)
+        result = real(*arguments, **more)
+        if when == "after":
+            end(flag)
+        return result
+
+    setattr(owner, name, patched)
+"""
+CLUSTER = "rrdispatch.cluster"
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        f"before:{CLUSTER}.roster:Roster:add",  # started, the dispatcher knows nothing of it
+        f"after:{CLUSTER}.roster:Roster:add",
+        f"before:{CLUSTER}.roster:Roster:add_channel",  # asked to listen
+        f"after:{CLUSTER}.roster:Roster:add_channel",  # not answered yet
+        f"before:{CLUSTER}.programs:Programs:_ready",
+        f"after:{CLUSTER}.programs:Programs:_ready",
+    ],
+    ids=lambda where: "-".join(where.split(":")[::3]),
+)
+def test_killed_in_the_midst_of_a_respawn(program: Start, where: str, tmp_path: Path) -> None:
+    """One worker is started, not two, and it gets all that it asks for."""
+    service, flag = program_that_ends(program, where, tmp_path)
+    victim = service.serving()[0]
+    loads = service.loads()
+    flag.touch()
+    processes.kill(victim)
+    service.wait_heir(service.pid)
+    serving = service.wait_serving(2, without=victim)
+    more(loads)
+    failed = sum(len(tally.failed) for tally in stopped(loads))
+    assert failed <= 2, "what the killed worker had in hand"
+    wait_until(service.known_workers, 20.0, "no worker is left that nobody knows")
+    for tally in service.ask_ports(20):
+        assert_even(tally, set(serving.values()))
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_while_a_listener_is_opened(program: Start, when: str, tmp_path: Path) -> None:
+    """It is written down, and the dispatcher may have it or not: it is there once."""
+    where = f"{when}:{CLUSTER}.dispatching:Dispatching:add_listener"
+    service, flag = program_that_ends(program, where, tmp_path)
+    flag.touch()
+    service.listen_later(service.serving()[0])
+    service.wait_heir(service.pid)
+    service.output.wait(r"\| has it", 40.0)
+    service.listen_later(service.serving()[1])
+    wait_until(lambda: service.output.text("stdout").count("| has it") == 2, 20.0)
+    assert len(listening(service)) == 3
+    later = load_beside(service, Plan(f"127.0.0.1:{service.later}", "closed", count=20)).finish()
+    assert_even(later, set(service.serving().values()))
+
+
+def program_that_ends(program: Start, where: str, folder: Path) -> tuple[FollowedProgram, Path]:
+    """Its first primary kills itself at that place once the file exists."""
+    flag = folder / "now"
+    (folder / "sitecustomize.py").write_text(ENDS_ITSELF)
+    env = {"ENDS_ITSELF": f"{flag}:{where}", "PYTHONPATH": f"{folder}:{ROOT}"}
+    return program(env=env), flag
