@@ -48,9 +48,13 @@ class MissingExtraError(TargetError):
 
 
 class StartError(Error):
-    """The app was found but no worker became ready."""
+    """The app was found but no worker became ready. ``output`` is the failed worker's last."""
 
     exit_code = 5
+
+    def __init__(self, message: str, *, hint: str | None = None, output: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
 
 
 class ReloadError(Error):

@@ -14,8 +14,14 @@ from rrdispatch.options import nearest
 
 COMMANDS = {
     "cpus": "Show how many cores there are to use, and why that many.",
+    "delete": "Stop apps and take them out of the list.",
+    "jlist": "Print all apps as one JSON array.",
+    "list": "Show the apps: id, state, workers, CPU, memory, connections.",
     "run": "Serve an app in the foreground, one worker per core.",
+    "start": "Serve an app in the background, or start a stopped one again.",
+    "stop": "Stop apps: their workers finish what they have.",
 }
+ALIASES = {"del": "delete", "ls": "list", "l": "list", "ps": "list", "status": "list"}
 
 EPILOG = "Exit codes and what they mean: docs/exit-codes.md. Settings: docs/configuration.md."
 
@@ -27,6 +33,7 @@ class Commands(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command:
+        cmd_name = ALIASES.get(cmd_name, cmd_name)
         if cmd_name not in COMMANDS:
             near = nearest(cmd_name, COMMANDS)
             hint = f"did you mean {near}?" if near else "try 'rrdispatch --help'"

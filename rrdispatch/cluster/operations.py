@@ -102,7 +102,7 @@ class Operations:
             self.started.set_result(None)
             self._events.tell("ready")
             return
-        output = await self._output(failure.worker)
+        output = await self.output(failure.worker)
         error = report.start_error(failure, told, output)
         self.fatal = self.fatal or error
         if not self.started.done():
@@ -122,7 +122,7 @@ class Operations:
             if not asked.future.done():
                 asked.future.set_result(result)
             return
-        output = await self._output(failure.worker)
+        output = await self.output(failure.worker)
         text, hint = report.failure_text(failure, told)
         after = ", with respawned workers" if finish.degraded else ""
         message = f"the reload was rolled back: {text}; the old code serves{after}"
@@ -148,7 +148,8 @@ class Operations:
         failed = finish.failure is not None
         self.done.set_result((self.fatal or StartError("stopped")) if failed else None)
 
-    async def _output(self, worker: int) -> str:
+    async def output(self, worker: int) -> str:
+        """A dead worker's last lines."""
         tail = self._tails.get(worker)
         return await tail if tail is not None else ""
 

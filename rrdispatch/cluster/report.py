@@ -130,7 +130,7 @@ def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> E
         hint = "see the worker's output above" if output else "it printed nothing"
     if traceback:
         message = f"{message}\n{traceback.rstrip()}"
-    return StartError(message, hint=hint)
+    return StartError(message, hint=hint, output=output)
 
 
 def failure_text(failure: Failure, told: dict[str, Any] | None) -> tuple[str, str | None]:

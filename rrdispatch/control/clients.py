@@ -12,6 +12,7 @@ import socket
 import struct
 
 from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.control.app import App
 from rrdispatch.control.protocol import MOST_REQUEST
 from rrdispatch.control.server import Connection
 
@@ -22,9 +23,12 @@ CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: unix(7), SO_PEERCRED
 class Clients:
     """From ``start`` to ``close``; the listening socket stays its owner's."""
 
-    def __init__(self, listener: socket.socket, supervisor: Supervisor) -> None:
+    def __init__(
+        self, listener: socket.socket, supervisor: Supervisor, app: App | None = None
+    ) -> None:
         self._listener = listener
         self._supervisor = supervisor
+        self._app = app
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop.add_reader(listener, self._come)
@@ -53,7 +57,7 @@ class Clients:
     async def _serve(self, client: socket.socket) -> None:
         client.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=client, limit=MOST_REQUEST)
-        connection = Connection(reader, writer, self._supervisor)
+        connection = Connection(reader, writer, self._supervisor, app=self._app)
         try:
             await connection.serve()
         finally:

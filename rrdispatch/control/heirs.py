@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import rrdispatch
@@ -18,6 +19,7 @@ from rrdispatch.cluster.estate import Estate
 from rrdispatch.cluster.events import OnEvent
 from rrdispatch.cluster.inherit import Inherited, inherit
 from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.control.app import App
 from rrdispatch.control.clients import Clients
 from rrdispatch.control.statedir import Place, claim, home
 from rrdispatch.errors import ConfigError, DispatcherError, Error
@@ -53,15 +55,21 @@ def command() -> bytes:
 
 def run_first(settings: Settings, on_event: OnEvent) -> int:
     """The service from its beginning; its exit code."""
-    place = claim(settings.name or "app")
+    app = App(claim(settings.name or "app"))
     try:
-        kept = {AppTag.CONTROL: [place.control.fileno()], AppTag.LOCK: [place.lock]}
-        estate = Estate(command(), kept)
+        supervisor = followed(settings, app.place, on_event)
     except BaseException:
-        place.release()
+        app.place.release()
         raise
-    supervisor = Supervisor(settings, on_event=on_event, estate=estate)
-    return asyncio.run(_run(supervisor, place))
+    return asyncio.run(serve(supervisor, app))
+
+
+def followed(settings: Settings, place: Place, on_event: OnEvent) -> Supervisor:
+    """The first primary of a service; heirs follow it if the settings say so."""
+    if not settings.heir:
+        return Supervisor(settings, on_event=on_event)
+    kept = {AppTag.CONTROL: [place.control.fileno()], AppTag.LOCK: [place.lock]}
+    return Supervisor(settings, on_event=on_event, estate=Estate(command(), kept))
 
 
 def run_heir(inherited: Inherited, settings: Settings, on_event: OnEvent) -> int:
@@ -74,7 +82,7 @@ def run_heir(inherited: Inherited, settings: Settings, on_event: OnEvent) -> int
     kept = {AppTag.CONTROL: control, AppTag.LOCK: lock}
     estate = Estate(command(), kept, inherited.vault)
     supervisor = Supervisor(settings, on_event=on_event, estate=estate, inherited=inherited)
-    return asyncio.run(_run(supervisor, place))
+    return asyncio.run(serve(supervisor, App.found(place)))
 
 
 def take_over() -> tuple[Inherited, Settings]:
@@ -83,22 +91,34 @@ def take_over() -> tuple[Inherited, Settings]:
     return found, from_values(found.state["fixed"]["settings"])
 
 
-async def _run(supervisor: Supervisor, place: Place) -> int:
-    """With its control socket; the name is free again only when all has ended."""
+async def serve(
+    supervisor: Supervisor,
+    app: App,
+    meanwhile: Callable[[], Awaitable[None]] | None = None,
+) -> int:
+    """With its control socket; the name is free again only when all has ended.
+
+    ``meanwhile`` goes on beside it, until the service has ended.
+    """
     service = asyncio.get_running_loop().create_task(supervisor.run())
     try:
         await asyncio.sleep(0)  # the loop's turn: run() makes everything in one go
-        clients = None if service.done() else Clients(place.control, supervisor)
+        clients = None if service.done() else Clients(app.place.control, supervisor, app)
+        beside = asyncio.ensure_future(meanwhile()) if meanwhile and clients else None
         try:
             code = await service
         finally:
+            if beside is not None:
+                await asyncio.wait([beside], timeout=1.0)
             if clients is not None:
                 await clients.close()
-    except Error:
-        place.release()
+    except Error as error:
+        app.ended(error)
+        app.place.release()
         raise
     except BaseException:
-        place.close()  # ours only: the dispatcher has what the next heir needs
+        app.place.close()  # ours only: the dispatcher has what the next heir needs
         raise
-    place.release()
+    app.ended()
+    app.place.release()
     return code

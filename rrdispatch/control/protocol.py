@@ -108,9 +108,9 @@ def end_error(event: Mapping[str, Any]) -> Error | None:
     return exception({**told, "data": told}) if isinstance(told, dict) else None
 
 
-_HAVING: dict[str, type[Error]] = {
-    "traceback": errors.TargetError,
-    "output": errors.ReloadError,
+_HAVING: dict[str, tuple[type[Error], ...]] = {
+    "traceback": (errors.TargetError,),
+    "output": (errors.ReloadError, errors.StartError),
 }
 
 

@@ -6,11 +6,15 @@ A literal table of methods; nothing is looked up by a name from outside. Must no
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from rrdispatch import __version__
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control import protocol
+from rrdispatch.control.app import App
 from rrdispatch.control.protocol import BadRequestError, Request
 from rrdispatch.errors import ConfigError, ControlError
 
@@ -29,11 +33,13 @@ class Connection:
         writer: asyncio.StreamWriter,
         supervisor: Supervisor | None = None,
         begin: Begin | None = None,
+        app: App | None = None,
     ) -> None:
         self._reader = reader
         self._writer = writer
         self._begin = begin
         self._supervisor = supervisor
+        self._app = app
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -110,9 +116,13 @@ class Connection:
         await self._supervisor.started()
         return await self._supervisor.fresh_stats()
 
-    async def reload(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Answered when it has succeeded or was rolled back."""
-        done = await self.supervisor.reload(**params)
+    async def reload(self, params: dict[str, Any]) -> dict[str, Any] | None:
+        """Answered when it has succeeded or was rolled back; ``wait`` false: at once."""
+        waits = params.pop("wait", True)
+        result = self.supervisor.reload(**params)
+        if not waits:
+            return None
+        done = await result
         return {"generation": done.generation, "seconds": done.seconds, "notes": list(done.notes)}
 
     async def scale(self, params: dict[str, Any]) -> None:
@@ -120,16 +130,49 @@ class Connection:
         if isinstance(workers, bool) or not isinstance(workers, int):
             raise ConfigError(f"scale: {workers!r} is not a number of workers")
         supervisor.scale(workers)
+        if self._app is not None:
+            self._app.scaled(workers)
 
     async def stats(self, _params: dict[str, Any]) -> dict[str, Any]:
-        return await self.supervisor.fresh_stats()
+        """And the version, since it may be an older one that answers than the one that asks."""
+        return {**await self.supervisor.fresh_stats(), "version": __version__}
 
     async def stop(self, _params: dict[str, Any]) -> None:
         """Answered at once; the end of the connection is the end of the service."""
+        self._wants_end()
         self.supervisor.stop()
 
     async def kill(self, _params: dict[str, Any]) -> None:
+        self._wants_end()
         self.supervisor.kill()
+
+    def _wants_end(self) -> None:
+        """Before it is asked: the service may be over before we are back here."""
+        if self._app is not None:
+            self._app.wants_end()
+
+    async def reset(self, _params: dict[str, Any]) -> None:
+        """The counts of restarts begin anew."""
+        for slot in self.supervisor.view.slots.values():
+            slot.restarts = 0
+
+    async def signal(self, params: dict[str, Any]) -> list[int]:
+        """``signal`` (a name without SIG) to the workers, or to that of ``slot``; their pids."""
+        number = signal_number(params.get("signal"))
+        slot, handles = params.get("slot"), self.supervisor.world.workers.handles
+        alive = [
+            handles[worker.id]
+            for worker in self.supervisor.view.alive
+            if worker.id in handles and slot in (None, worker.slot)
+        ]
+        sent = []
+        for handle in alive:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle.pidfd, number)
+                sent.append(handle.pid)
+        if not sent:
+            raise ControlError("there is no worker to send a signal to")
+        return sent
 
     async def subscribe(self, _params: dict[str, Any]) -> None:
         """From now on every event comes as a notification."""
@@ -150,4 +193,15 @@ METHODS: dict[str, Method] = {
     "stop": Connection.stop,
     "kill": Connection.kill,
     "subscribe": Connection.subscribe,
+    "reset": Connection.reset,
+    "signal": Connection.signal,
 }
+
+
+def signal_number(name: object) -> signal.Signals:
+    """ConfigError for what is none."""
+    known = signal.Signals.__members__
+    found = known.get("SIG" + name.upper().removeprefix("SIG")) if isinstance(name, str) else None
+    if found is None:
+        raise ConfigError(f"{name!r} is not a signal", hint="for example USR1 or HUP")
+    return found

@@ -20,7 +20,14 @@ from pathlib import Path
 from rrdispatch.errors import ConfigError, ControlError
 
 BACKLOG = 64
+ATTEMPTS = 100  # to lock a folder that others delete
 LOCK, CONTROL = "lock", "control.sock"
+OUTPUT, LOGS = "primary.log", "logs"  # what a detached primary says; the workers' log files
+RESERVED = frozenset((LOGS,))  # no app's name
+
+
+class NotRunningError(ControlError):
+    """Nobody listens on the app's control socket."""
 
 
 def home(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
@@ -62,20 +69,95 @@ def claim(name: str, base: Path | None = None) -> Place:
     not ours alone.
     """
     folder = (home() if base is None else base) / name
-    with ExitStack() as on_error:
-        directory = open_private(folder)
-        on_error.callback(os.close, directory)
-        try:
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
-            on_error.callback(os.close, lock)
-            _lock(lock, name)
-            control = _listen(directory)
-        except OSError as error:
-            raise _unusable(folder, error) from error
-        on_error.pop_all()
-    os.close(directory)
+    directory, lock = hold(name, base)
+    try:
+        control = _listen(directory)
+    except OSError as error:
+        os.close(lock)
+        raise _unusable(folder, error) from error
+    finally:
+        os.close(directory)
     return Place(folder, lock, control)
+
+
+def hold(name: str, base: Path | None = None) -> tuple[int, int]:
+    """The app's folder and its lock, taken: two fds that the caller closes.
+
+    Whoever holds the lock may delete the folder (``remove``): then it was the lock of nothing, and
+    the folder is made anew.
+    """
+    if name in RESERVED:
+        raise ConfigError(f"{name!r} cannot be an app's name", hint="say another --name")
+    folder = (home() if base is None else base) / name
+    for attempt in range(ATTEMPTS):
+        with ExitStack() as on_error:
+            try:
+                directory = open_private(folder)
+            except ConfigError as error:
+                if isinstance(error.__cause__, FileNotFoundError) and attempt < ATTEMPTS - 1:
+                    continue
+                raise
+            on_error.callback(os.close, directory)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+                lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
+                on_error.callback(os.close, lock)
+                _lock(lock, name)
+                if not _is_still_there(folder, lock):
+                    continue
+            except FileNotFoundError:
+                continue  # deleted between the two
+            except OSError as error:
+                raise _unusable(folder, error) from error
+            on_error.pop_all()
+            return directory, lock
+    raise ControlError(f"{folder} is deleted again and again", hint="try again")
+
+
+def _is_still_there(folder: Path, lock: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(folder / LOCK), os.fstat(lock))
+    except FileNotFoundError:
+        return False
+
+
+def remove(folder: Path) -> None:
+    """An app's folder with all that is in it; by whoever holds its lock. The lock's file last."""
+    for entry in sorted(os.listdir(folder), key=lambda entry: entry == LOCK):
+        os.unlink(folder / entry)
+    os.rmdir(folder)
+
+
+def names(base: Path | None = None) -> list[str]:
+    """Of all apps that have a folder, running or not."""
+    folder = home() if base is None else base
+    try:
+        found = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    return sorted(name for name in found if name not in RESERVED and not name.startswith("."))
+
+
+def log_folder(base: Path | None = None) -> Path:
+    """The folder of the workers' log files, made if need be."""
+    folder = (home() if base is None else base) / LOGS
+    os.close(open_private(folder))
+    return folder
+
+
+def open_output(name: str, base: Path | None = None) -> int:
+    """Where a detached primary's own words go, for appending. An fd that the caller closes."""
+    folder = (home() if base is None else base) / name
+    directory = open_private(folder)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NOCTTY
+    try:
+        return os.open(OUTPUT, flags, 0o600, dir_fd=directory)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    finally:
+        os.close(directory)
 
 
 def open_private(folder: Path) -> int:
@@ -148,14 +230,17 @@ def connect(name: str, base: Path | None = None, timeout: float = 5.0) -> socket
     try:
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise ControlError(f"{name} does not run", hint=f"there is no {folder}") from error
+        raise NotRunningError(f"{name} does not run", hint=f"there is no {folder}") from error
     control = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         control.settimeout(timeout)
         control.connect(f"/proc/self/fd/{directory}/{CONTROL}")
-    except OSError as error:
+    except (ConnectionRefusedError, FileNotFoundError) as error:
         control.close()
-        raise ControlError(f"{name} does not run: {error.strerror}") from error
+        raise NotRunningError(f"{name} does not run: {error.strerror}") from error
+    except OSError as error:  # EAGAIN: as many as may wait do so, and nobody is let in
+        control.close()
+        raise ControlError(f"{name} does not answer: {error.strerror}") from error
     finally:
         os.close(directory)
     return control

@@ -1,0 +1,34 @@
+"""The primary that ``rrdispatch start`` leaves behind: started by it, never typed."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from rrdispatch import cpus
+from rrdispatch.cli.errors import guarded
+from rrdispatch.cli.run import Talk, gather
+from rrdispatch.cli.start import followed
+from rrdispatch.cluster import output
+from rrdispatch.cluster.events import OnEvent
+from rrdispatch.control import daemon
+from rrdispatch.control.definitions import Definition
+from rrdispatch.settings import Settings
+
+
+def main() -> int:
+    """Until the service ends; its exit code."""
+    output.unblock()
+    link = socket.socket(fileno=daemon.FD)
+    link.set_inheritable(False)
+    return guarded(lambda: daemon.run(daemon.Asker(link), _gather, _talk))
+
+
+def _gather(definition: Definition) -> Settings:
+    """Read anew at each start: what a file or the environment says now is what counts."""
+    typed = {**definition.typed, "name": definition.name}
+    return followed(gather(typed, os.environ, definition.config))
+
+
+def _talk(settings: Settings) -> OnEvent:
+    return Talk(settings, cpus.count(settings.instances, cpus.detect())).event

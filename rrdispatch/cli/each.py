@@ -1,0 +1,33 @@
+"""One action on several apps: all selectors are checked first, then each app is done, and one that
+fails stops no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from rrdispatch.cli.errors import tell
+from rrdispatch.control import selectors
+from rrdispatch.control.selectors import Target
+from rrdispatch.errors import Error
+
+
+def each(texts: Sequence[str], action: Callable[[Target], str], *, slots: bool = False) -> int:
+    """``action`` returns what is to be said; the exit code is that of the last failure."""
+    code = 0
+    for target in selectors.resolve(texts, slots=slots):
+        code = _one(target, action) or code
+    return code
+
+
+def _one(target: Target, action: Callable[[Target], str]) -> int:
+    try:
+        click.echo(f"{target.shown}: {action(target)}")
+    except Error as error:
+        if target.name not in error.message:
+            error.message = f"{target.shown}: {error.message}"
+        tell(error)
+        return error.exit_code
+    return 0

@@ -1,0 +1,73 @@
+"""A running app in the hands of its primary: its place in the state folder, and what is saved.
+
+Every method that saves is quiet about a full disk: the service goes on, and what is on disk is what
+it was before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+from rrdispatch.control import definitions, statedir
+from rrdispatch.control.definitions import RUN, STOP, Definition
+from rrdispatch.control.statedir import Place
+from rrdispatch.errors import ControlError, Error
+
+
+@dataclass(slots=True)
+class App:
+    """``definition`` is None for ``rrdispatch run --heir``: of that nothing is saved."""
+
+    place: Place
+    definition: Definition | None = None
+    fresh: bool = False  # it was never seen to serve: if it ends now, nothing stays of it
+
+    @classmethod
+    def found(cls, place: Place) -> App:
+        """As an heir finds it."""
+        try:
+            return cls(place, definitions.load(place.folder.name, place.folder.parent))
+        except ControlError:
+            return cls(place)  # spoilt: the service needs it least of all
+
+    def begins(self) -> None:
+        if self.definition is not None:
+            self.definition.wanted, self.definition.error = RUN, None
+            self.definition.started, self.definition.ended = time.time(), 0.0
+            self._save()
+
+    def wants_end(self) -> None:
+        """It is stopped by request; a signal, as at the end of the machine, is none."""
+        if self.definition is not None and self.definition.wanted != STOP:
+            self.definition.wanted = STOP
+            self._save()
+
+    def scaled(self, workers: int) -> None:
+        """The next start has as many."""
+        if self.definition is not None:
+            self.definition.typed["instances"] = str(workers)
+            self.definition.settings["instances"] = str(workers)
+            self._save()
+
+    def ended(self, error: Error | None = None) -> None:
+        """While the lock is still held."""
+        if self.fresh:
+            with contextlib.suppress(OSError):
+                statedir.remove(self.place.folder)
+            return
+        if self.definition is None:
+            return
+        self.definition.ended = time.time()
+        if error is not None:
+            told = {"class": type(error).__name__, "message": error.message}
+            self.definition.error = {**told, "hint": error.hint or ""}
+        self._save()
+
+    def _save(self) -> None:
+        assert self.definition is not None
+        try:
+            definitions.save(self.definition, self.place.folder.parent)
+        except ControlError:
+            return

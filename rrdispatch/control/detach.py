@@ -1,0 +1,138 @@
+"""Starting a primary that outlives the command: its process, and the wait for its answer.
+
+An own session, no terminal, stdin from nowhere, its words in the state folder. Must not know what a
+definition's options mean.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rrdispatch
+from rrdispatch import _core
+from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.control import statedir
+from rrdispatch.control.ask import Line
+from rrdispatch.control.definitions import Definition
+from rrdispatch.errors import ConfigError, ControlError, Error, StartError
+
+FD = 3
+SLACK = 30.0  # beyond what the settings allow a start to take
+END = 10.0  # for a primary whose start failed to be gone
+TAIL = 16 * 1024
+_RUN = (
+    "import sys; sys.path[0] = sys.argv[1]; "
+    "from rrdispatch.cli.daemon import main; sys.exit(main())"
+)
+
+
+def start(
+    definition: Definition, within: float, on_event: Callable[[dict[str, Any]], object]
+) -> dict[str, Any]:
+    """Serving when it returns; else its error, and nothing is left."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours:
+        with its:
+            before, pidfd = _spawn(definition, its)
+        try:
+            return _answer(definition, Line(definition.name, ours, on_event), within)
+        except Silent:
+            raise _died(definition, before) from None
+        finally:
+            ours.close()  # before the answer it means: take it back
+            _leave(pidfd)
+
+
+class Silent(Error):
+    """It went without an answer."""
+
+
+def _answer(definition: Definition, line: Line, within: float) -> dict[str, Any]:
+    told = json.dumps(dataclasses.asdict(definition)).encode() + b"\n"
+    try:
+        line.control.settimeout(SLACK)
+        line.control.sendall(told)
+    except OSError:
+        raise Silent("it did not listen") from None
+    end = time.monotonic() + within + SLACK
+    while 1 not in line.answers:
+        if time.monotonic() >= end:
+            raise StartError(f"{definition.name} did not become ready within {within + SLACK:g} s")
+        if line.ended:
+            raise Silent("no answer")
+        try:
+            line.wait(end)
+        except ControlError:
+            continue  # too late, or gone: told above
+    found: dict[str, Any] = line.result(1)
+    return found
+
+
+def _spawn(definition: Definition, its: socket.socket) -> tuple[int, int]:
+    """(how long its output was before, pidfd)."""
+    root = str(Path(rrdispatch.__file__).resolve().parent.parent)
+    if not os.path.isdir(definition.cwd):
+        raise ConfigError(f"cwd: {definition.cwd} is no folder", hint="start it from another one")
+    home = str(statedir.home())
+    output = statedir.open_output(definition.name)
+    nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    request = SpawnRequest(
+        program=sys.executable,
+        arguments=[sys.executable, "-c", _RUN, root],
+        environment={**definition.environ, "RRDISPATCH_HOME": home},
+        cwd=definition.cwd,
+        fds=[(nothing, 0), (output, 1), (output, 2), (its.fileno(), FD)],
+        setsid=True,
+    )
+    try:
+        before = os.fstat(output).st_size
+        _, pidfd = _core.spawn(request)
+    except OSError as error:
+        text = f"the primary could not be started: {error.strerror} ({error.filename})"
+        raise StartError(text) from error
+    finally:
+        os.close(output)
+        os.close(nothing)
+    return before, pidfd
+
+
+def _died(definition: Definition, before: int) -> StartError:
+    """What it said last; its heir, if it has one, is not wanted either."""
+    try:
+        with Line.to(definition.name) as line:
+            line.call("kill")
+    except ControlError:
+        pass  # nobody is there
+    text = ""
+    path = statedir.home() / definition.name / statedir.OUTPUT
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(before, os.fstat(file.fileno()).st_size - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        pass  # deleted with the rest
+    return StartError(f"the primary of {definition.name} ended without a word", output=text)
+
+
+def _leave(pidfd: int) -> None:
+    """One that serves is left alone; one that does not is waited for, and ended if need be."""
+    try:
+        if sys.exc_info()[0] is None:
+            return
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        if not poll.poll(END * 1000):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            poll.poll(END * 1000)
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,118 @@
+"""Stopping and deleting apps from outside: asks, and waits until nothing is left of them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from rrdispatch.control import definitions, statedir
+from rrdispatch.control.ask import ANSWER, GoneError, Line
+from rrdispatch.control.definitions import STOP, Definition
+from rrdispatch.control.statedir import NotRunningError
+from rrdispatch.errors import ControlError
+
+SLACK = 15.0  # beyond what the settings allow a stop to take
+
+
+def stop(app: Definition, *, now: bool = False) -> bool:
+    """Drains it, or ends it ``now``; False if it did not run."""
+    end = time.monotonic() + longest(app)
+    asked = False
+    while _ask(app, now, end):
+        asked = True  # once more: its heir goes on with the stop, if it was killed in the midst
+    if not asked:
+        _forget_wish(app)
+    return asked
+
+
+def _ask(app: Definition, now: bool, end: float) -> bool:
+    """Asks whoever is its primary, and waits for its end; False if there is none."""
+    try:
+        with Line.to(app.name) as line, _process(line.call("stats")) as (stats, pidfd):
+            if now or stats["state"] != "stopping":  # a second stop would end it at once
+                line.call("kill" if now else "stop")
+            _until_gone(app, pidfd, end)
+    except NotRunningError:
+        return False
+    except GoneError:
+        if time.monotonic() > end:
+            raise
+        time.sleep(0.01)
+    return True
+
+
+def longest(app: Definition) -> float:
+    """Seconds that a stop may take."""
+    settings = app.settings
+    delay, drain = settings.get("shutdown_delay", 0.0), settings.get("drain_timeout", 25.0)
+    return float(delay) + float(drain) + SLACK
+
+
+@contextlib.contextmanager
+def _process(stats: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+    try:
+        pidfd = os.pidfd_open(stats["primary_pid"])
+    except ProcessLookupError:
+        yield stats, -1
+        return
+    try:
+        yield stats, pidfd
+    finally:
+        os.close(pidfd)
+
+
+def _until_gone(app: Definition, pidfd: int, end: float) -> None:
+    if pidfd < 0:
+        return
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+        raise ControlError(
+            f"{app.name} did not end within {longest(app):g} s",
+            hint=f"rrdispatch stop --now {app.name}",
+        )
+
+
+def _forget_wish(app: Definition) -> None:
+    """It was killed, or ended by a signal: from now on it is stopped because somebody says so."""
+    if app.id < 0 or (app.wanted == STOP and not app.error):
+        return
+    with locked(app.name):
+        found = definitions.load(app.name)
+        if found is not None:
+            found.wanted, found.error, found.ended = STOP, None, found.ended or time.time()
+            definitions.save(found)
+
+
+@contextlib.contextmanager
+def locked(name: str) -> Iterator[None]:
+    """While it does not run; ControlError if it does."""
+    directory, lock = statedir.hold(name)
+    try:
+        yield
+    finally:
+        os.close(lock)
+        os.close(directory)
+
+
+def delete(app: Definition) -> None:
+    """Stops it if need be, and forgets it. What its workers printed stays in the log folder."""
+    stop(app)
+    end = time.monotonic() + ANSWER
+    while not _remove(app.name, end):
+        time.sleep(0.01)
+
+
+def _remove(name: str, end: float) -> bool:
+    try:
+        with locked(name):
+            statedir.remove(statedir.home() / name)
+    except ControlError:  # its dispatcher lets go of the lock a moment after its primary
+        if time.monotonic() > end:
+            raise
+        return False
+    return True

@@ -1,0 +1,53 @@
+"""What ``list`` may import, and how long it may take: it is typed all day, and scripts poll it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_light_imports import cli, loaded
+
+ALLOWED = {
+    "rrdispatch", "rrdispatch.checks", "rrdispatch.cli", "rrdispatch.cli.errors",
+    "rrdispatch.cli.group", "rrdispatch.cli.list", "rrdispatch.cli.table", "rrdispatch.control",
+    "rrdispatch.control.ask", "rrdispatch.control.definitions", "rrdispatch.control.protocol",
+    "rrdispatch.control.rows", "rrdispatch.control.selectors", "rrdispatch.control.statedir",
+    "rrdispatch.errors", "rrdispatch.options",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["list", "ls", "jlist", "stop", "delete"])
+def test_what_it_imports(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RRDISPATCH_HOME", str(tmp_path / "home"))
+    found = loaded(cli(command, *(["nope"] if command in ("stop", "delete") else [])))
+    ours = {name for name in found if name.split(".")[0] == "rrdispatch"}
+    more = {f"rrdispatch.cli.{command}", "rrdispatch.cli.each", "rrdispatch.control.ending"}
+    assert ours - more <= ALLOWED
+    assert not found & {
+        "asyncio", "psutil", "ssl", "cffi", "subprocess", "logging", "rich", "tomllib",
+    }  # fmt: skip
+
+
+def test_it_starts_within_five_times_bare_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CPU time, the least of several: what others do on the machine does not count."""
+    monkeypatch.setenv("RRDISPATCH_HOME", str(tmp_path / "home"))
+    bare = min(cpu_time("-c", "pass") for _ in range(7))
+    ours = min(cpu_time("-m", "rrdispatch", "list") for _ in range(7))
+    assert ours <= 5 * bare, (ours, bare)
+
+
+def cpu_time(*arguments: str) -> float:
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, *arguments],
+        os.environ,
+        file_actions=[(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)],
+    )
+    _, status, used = os.wait4(pid, 0)
+    assert status == 0
+    return used.ru_utime + used.ru_stime
