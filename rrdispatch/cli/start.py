@@ -128,8 +128,8 @@ def again(known: Definition, given: Mapping[str, Any], update_env: bool) -> Defi
 
 
 def followed(settings: Settings) -> Settings:
-    """With heirs, unless it was said or cannot be."""
-    if "heir" in settings.sources or settings.is_program:
+    """With heirs, unless it was said."""
+    if "heir" in settings.sources:
         return settings
     return dataclasses.replace(settings, heir=True)
 
