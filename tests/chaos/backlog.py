@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -111,6 +112,17 @@ def lost_on_loopback() -> int:
     """Packets that no listener ever saw: the kernel's own queue (netdev_max_backlog) was full."""
     lines = Path("/proc/net/softnet_stat").read_text().splitlines()
     return sum(int(line.split()[1], 16) for line in lines)
+
+
+def counters() -> Counter[str]:
+    """The kernel's own of TCP, in this network namespace: whoever else is in it counts, too."""
+    found: Counter[str] = Counter()
+    for name in ("snmp", "netstat"):
+        lines = Path("/proc/net", name).read_text().splitlines()
+        for keys, values in zip(lines[::2], lines[1::2], strict=True):
+            if keys.startswith("Tcp"):
+                found.update(zip(keys.split()[1:], map(int, values.split()[1:]), strict=True))
+    return found
 
 
 def retry_times() -> list[float]:

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import ExitStack
 from typing import Any
 
 from rrdispatch import Cluster
-from tests.chaos.backlog import Backlog, lost_on_loopback, permitted, retry_times, sysctl, watched
+from tests.chaos.backlog import (
+    Backlog,
+    counters,
+    lost_on_loopback,
+    permitted,
+    retry_times,
+    sysctl,
+    watched,
+)
 from tests.chaos.flood import Crowd, Plan, Seen, all_permitted, outcomes, room_for
 from tests.chaos.gate import HERE, Gate
 from tests.chaos.gauges import Samples, grown, watching
 from tests.chaos.kit import Result, Run, scenario
 from tests.chaos.service import pause
-from tests.harness.clusters import address, cluster
+from tests.harness.clusters import address, cluster, worker_pids
 from tests.harness.records import quantile
 from tests.harness.servers import wait_until
 
@@ -109,7 +118,8 @@ def flood_full(run: Run) -> Result:
     # Both workers are blocked on purpose: neither is to be passed over as stalled for that.
     settings = {"cwd": gate.directory, "env": gate.env, "backlog": backlog, "stall_timeout": 600}
     with service(run, "gated:serve", **settings) as it:
-        pid, lost = dispatcher(it), lost_on_loopback()
+        pid, workers = dispatcher(it), worker_pids(it)
+        lost, before = lost_on_loopback(), counters()
         if not permitted(pid):
             return Result(skipped="pidfd_getfd is not permitted: the backlog cannot be looked at")
         with watched(pid) as queue, Crowd(Plan(address(it), number, patience=120)) as crowd:
@@ -123,6 +133,8 @@ def flood_full(run: Run) -> Result:
             seen = crowd.finish()
             result.counts["SYNs lost on the loopback"] = lost = lost_on_loopback() - lost
             judge_retries(result, seen, queue, opened, lost)
+        explain(result, seen, opened, counters() - before)
+        result.check("no worker died", worker_pids(it) == workers)
         gate.shut()
         result.counts["accepted at the end"] = int(it.stats()["accepted"])
     pending = [int(row["pending"]) for row in stats["workers"]]
@@ -139,6 +151,21 @@ def flood_full(run: Run) -> Result:
     exact = pending == [QUEUE, QUEUE] and int(stats["accepted"]) == slots
     result.check("queue cap exact", exact and max(samples.seen) == QUEUE)
     return result
+
+
+def explain(result: Result, seen: list[Seen], opened: int, kernel: Counter[str]) -> None:
+    """Of those that failed: when, and what the kernel counted meanwhile."""
+    failed = [each for each in seen if not each.ok]
+    if failed:
+        first = failed[0]
+        moments = ", ".join(
+            f"{name} {(moment - opened) / 1e9:+.3f} s"
+            for name, moment in (("connected", first.connected), ("ended", first.ended))
+        )
+        result.counts["which"] = f"{first.outcome}, SYN retries {first.retries}, {moments}"
+        names = ("OutRsts", "EstabResets", "ListenOverflows")
+        told = [name for name in kernel if name in names or "Abort" in name or "ookie" in name]
+        result.counts["kernel"] = ", ".join(f"{name} {kernel[name]}" for name in told)
 
 
 def judge_retries(result: Result, seen: list[Seen], queue: Backlog, opened: int, lost: int) -> None:
