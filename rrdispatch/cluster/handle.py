@@ -52,6 +52,7 @@ class WorkerHandle:
     lifeline: int = -1
     stdout: int = -1
     stderr: int = -1
+    journal: int = -1  # what the logger has read of these and not yet written
     notify: socket.socket | None = None
     channels: dict[int, Channel] = field(default_factory=dict)  # by listener
     board: _core.Scoreboard | None = None
@@ -83,8 +84,8 @@ class WorkerHandle:
     def fds_for_heirs(self) -> list[int]:
         """Its voice: what it says and what it prints."""
         assert self.notify is not None
-        pipes = [self.stdout, self.stderr] if self.stdout >= 0 else []
-        return [self.notify.fileno(), *pipes]
+        pipes = [self.stdout, self.stderr, self.journal] if self.stdout >= 0 else []
+        return [self.notify.fileno(), *(fd for fd in pipes if fd >= 0)]
 
     def pending(self) -> int:
         """Connections that wait in its channels."""
@@ -150,11 +151,15 @@ class WorkerHandle:
         return how
 
     def close_pipes(self) -> None:
-        """The log pipes' read ends."""
-        for fd in (self.stdout, self.stderr):
-            if fd >= 0:
-                os.close(fd)
-        self.stdout = self.stderr = -1
+        """The log pipes' read ends, and what belongs to them."""
+        for fd in self.take_pipes():
+            os.close(fd)
+
+    def take_pipes(self) -> list[int]:
+        """The same, from now on the caller's: stdout, stderr, and the journal if there is one."""
+        fds = [fd for fd in (self.stdout, self.stderr, self.journal) if fd >= 0]
+        self.stdout = self.stderr = self.journal = -1
+        return fds
 
     def close(self) -> None:
         """Everything. A second close does nothing."""

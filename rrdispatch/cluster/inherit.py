@@ -163,8 +163,9 @@ def _worker(asker: Asker, told: Mapping[str, Any], found: Inherited) -> None:
     if voice:
         handle.notify = socket.socket(fileno=voice[0])
         handle.notify.setblocking(False)
-    if len(voice) == 3:
-        handle.stdout, handle.stderr = voice[1:]
+    if len(voice) >= 3:
+        handle.stdout, handle.stderr = voice[1:3]
+        handle.journal = voice[3] if len(voice) > 3 else -1
     found.handles[number] = handle
     found.states[number] = answer.values[3]
 

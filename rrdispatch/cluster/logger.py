@@ -1,202 +1,114 @@
-"""The logger, a process of its own: reads the workers' output and writes it, a prefix per line.
+"""The logger, a process of its own: reads the workers' output and writes it, line by line.
 
-Run by path with ``-I -S``: it uses the standard library only and imports nothing of rrdispatch.
-It keeps the last lines of each worker for error reports. It must not know what a worker is.
+Run with ``-I -S``: it uses the standard library only, and of rrdispatch the modules that are about
+logs. It keeps the last lines of each worker for error reports. It must not know what a worker is.
 
-Control, a SEQPACKET socket with JSON messages: ``{"add": id, "prefix": text}`` with two fds
-(stdout and stderr of the worker); ``{"tail": id, "wait": seconds}`` is answered by
-``{"tail": id, "lines": [...]}`` when both are at their end, or after ``wait``; ``{"forget": id}``.
-It tells ``{"ended": id}``, and ``{"output": "stdout", "error": text, "dropped": lines}`` when an
-output fails (no text: it works again). It exits when the control is closed and every pipe is at
-its end.
+Control, a SEQPACKET socket with JSON messages. ``{"setup": {...}}`` (``Setup``) comes first.
+``{"add": id, "slot": n}`` with two fds (stdout and stderr of the worker) and a journal if it is for
+files. ``{"begin": 1}``: all that a logger before had is added, so that the half line that it may
+have left in a file is whole again before anybody writes there. ``{"tail": id, "wait": seconds}`` is
+answered by ``{"tail": id, "lines": [...]}`` when both are at their end, or after ``wait``;
+``{"forget": id}``; ``{"say": slot, "text": lines}`` goes where that slot's stderr goes;
+``{"reopen": n}`` is answered by ``{"reopened": n, "error": text}``.
+It tells ``{"ended": id}``, and ``{"output": name, "error": text, "dropped": lines}`` when an output
+fails (no text: it works again). It exits when the control is closed and every pipe is at its end.
+SIGUSR1 is ``reopen`` without an answer.
 """
 
 from __future__ import annotations
 
 import array
-import collections
 import json
 import os
 import select
 import signal
 import socket
-import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-KEPT = 50  # lines per worker
-MOST_LINE = 64 * 1024
-MOST_TAIL = 24 * 1024
-CHUNK = 64 * 1024
-PIECE = 4096  # PIPE_BUF: a pipe that polls writable takes so much without blocking
-HIGH = 1 << 20  # bytes waiting for a slow reader before the pipes are left alone
-PATIENCE = 1.0  # then so long without progress before lines are dropped
-END_PATIENCE = 2.0  # with a reader who reads nothing, when all else is over
-PAUSE = 1.0  # after an output failed
+from rrdispatch.cluster.journal import Journal
+from rrdispatch.cluster.logfiles import LogFile, Tell, is_device, worker_path
+from rrdispatch.cluster.logformat import ERR, OUT, Format, Who
+from rrdispatch.cluster.logsink import Sink
+from rrdispatch.cluster.logsources import FileSource, Source, StreamSource, Worker, lines_of, now
+
+STREAMS = (OUT, ERR)  # in the order of the fds
 
 
-class Sink:
-    """One of our own outputs. A reader that is gone or asleep, or a full disk, stops no worker:
-    lines are dropped and counted until it takes some again.
-    """
+@dataclass(frozen=True)
+class Setup:
+    """What one logger is told, and an heir's logger again."""
 
-    def __init__(self, fd: int, name: str, tell: Callable[[dict[str, object]], None]) -> None:
-        self.fd = own_description(fd)
-        self._given = fd
-        self._name = name
+    name: str = "app"
+    kind: str = "text"
+    time: bool | None = None  # None: in files only
+    files: Mapping[str, str] = field(default_factory=dict)  # by stream; else our own stdout, stderr
+    merge: bool = True
+    most: int = 0
+    keep: int = 1
+
+    def format(self, in_file: bool) -> Format:
+        return Format(self.kind, in_file if self.time is None else self.time, in_file)
+
+
+class Outputs:
+    """Where lines go: our own streams, files, devices; each opened once."""
+
+    def __init__(self, out: int, err: int, tell: Tell) -> None:
+        self.streams = {OUT: Sink(out, "stdout", tell), ERR: Sink(err, "stderr", tell)}
+        self.files: dict[str, LogFile] = {}
+        self.setup = Setup()
+        self._devices: dict[str, Sink] = {}
         self._tell = tell
-        self.waiting = bytearray()
-        self.dropped = 0
-        self.progress = time.monotonic()
-        self._failed_at: float | None = None
-        self._trouble = ""  # as it was told
-        self._noted = 0  # dropped lines that a line in ``waiting`` tells of
-        self._cut = False  # an error came in the middle of a line
 
-    def put(self, line: bytes) -> None:
-        if self._failing or (self.full and self.stuck):
-            self.dropped += 1
-            if not self._failing:
-                self._in_trouble("nobody reads it")
+    @property
+    def sinks(self) -> list[Sink]:
+        return [*self.streams.values(), *self._devices.values()]
+
+    def of(self, stream: str, slot: int) -> Sink | LogFile:
+        path = self.setup.files.get(stream)
+        if path is None:
+            return self.streams[stream]
+        if is_device(path) and (device := self._device(path)) is not None:
+            return device
+        path = os.path.realpath(path if self.setup.merge else worker_path(path, slot))
+        if path not in self.files:
+            self.files[path] = LogFile(path, self.setup.most, self.setup.keep, self._tell)
+        return self.files[path]
+
+    def _device(self, path: str) -> Sink | None:
+        """None for one that cannot be opened: as a file it fails, and that is told."""
+        if path not in self._devices:
+            try:
+                fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+            except OSError:
+                return None
+            self._devices[path] = Sink(fd, path, self._tell)
+        return self._devices[path]
+
+    def say(self, slot: int, text: str) -> None:
+        """What is known of a worker but was not printed by it, where its stderr goes."""
+        output = self.of(ERR, slot)
+        form = self.setup.format(ERR in self.setup.files)
+        lines = form.text(Who(self.setup.name, slot, ERR), text.encode(), now())
+        if isinstance(output, LogFile):
+            output.append(lines)
             return
-        if not self.waiting:
-            self.progress = time.monotonic()
-        if self.dropped and not self.full:
-            self.waiting += b"\n" if self._cut else b""
-            self.waiting += b"rrdispatch: %d lines dropped: %s\n" % (
-                self.dropped,
-                self._trouble.encode(),
-            )
-            self._noted, self.dropped, self._cut = self.dropped, 0, False
-        self.waiting += line
+        for line in lines_of(lines):
+            output.put(line)
 
-    @property
-    def full(self) -> bool:
-        return len(self.waiting) >= HIGH
-
-    @property
-    def stuck(self) -> bool:
-        return time.monotonic() - self.progress > PATIENCE
-
-    @property
-    def hopeful(self) -> bool:
-        """Something waits for a reader that took some not long ago: the end waits for him too."""
-        return bool(self.waiting) and time.monotonic() - self.progress < END_PATIENCE
-
-    @property
-    def _failing(self) -> bool:
-        return self._failed_at is not None and time.monotonic() - self._failed_at < PAUSE
-
-    def write(self) -> None:
-        """One piece, of whole lines if it can be; called when the output polls writable."""
-        piece = bytes(self.waiting[: self.waiting.rfind(b"\n", 0, PIECE) + 1 or PIECE])
-        try:
-            done = write_now(self.fd, piece)
-        except BlockingIOError:
-            return
-        except OSError as error:  # EPIPE, EIO, ENOSPC, EFBIG: tried again after a pause
-            self._failed(error)
-            return
-        self._cut = not piece[:done].endswith(b"\n")
-        del self.waiting[:done]
-        self.progress = time.monotonic()
-        self._failed_at = None
-        if self._trouble and not self.dropped and len(self.waiting) < PIECE:
-            self._tell({"output": self._name, "error": "", "dropped": self._noted})
-            self._trouble, self._noted = "", 0
-
-    def _failed(self, error: OSError) -> None:
-        lines = self.waiting.count(b"\n")
-        self.dropped += lines - 1 + self._noted if self._noted else lines
-        self._noted = 0
-        self.waiting.clear()
-        self._failed_at = time.monotonic()
-        self._in_trouble(error.strerror or str(error))
-
-    def _in_trouble(self, why: str) -> None:
-        if self._trouble != why:
-            self._trouble = why
-            self._tell({"output": self._name, "error": why, "dropped": self.dropped})
+    def reopen(self) -> str:
+        """Every file; the first reason why one cannot be had."""
+        return next((why for file in self.files.values() if (why := file.reopen())), "")
 
     def close(self) -> None:
-        """Our own description of it, if we have one."""
-        if self.fd != self._given:
-            os.close(self.fd)
-
-
-def own_description(fd: int) -> int:
-    """Of a pipe or a terminal, not to be blocked by it: O_NONBLOCK on the one that we were given
-    would be everybody's who shares it, and others who write to it make POLLOUT a lie.
-    """
-    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    try:
-        if stat.S_ISFIFO(os.fstat(fd).st_mode) or os.isatty(fd):
-            return os.open(f"/proc/self/fd/{fd}", flags)
-    except OSError:
-        # Closed, another user's, or no /proc: the given one has to do.
-        return fd
-    return fd
-
-
-def write_now(fd: int, data: bytes) -> int:
-    """write(2) that does not wait; a socket cannot be opened anew, but has a flag for it."""
-    if stat.S_ISSOCK(os.fstat(fd).st_mode):
-        with socket.socket(fileno=os.dup(fd)) as output:
-            return output.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    return os.write(fd, data)
-
-
-class Source:
-    """One pipe of one worker."""
-
-    def __init__(self, fd: int, worker: Worker, sink: Sink) -> None:
-        self.fd = fd
-        self.worker = worker
-        self.sink = sink
-        self.part = b""
-
-    def read(self) -> bool:
-        """Takes what is there; False at the end."""
-        try:
-            data = os.read(self.fd, CHUNK)
-        except InterruptedError:
-            return True
-        lines = (self.part + data).split(b"\n")
-        self.part = lines.pop()
-        for line in lines:
-            self._line(line)
-        if self.part and (not data or len(self.part) >= MOST_LINE):
-            self._line(self.part)
-            self.part = b""
-        return bool(data)
-
-    def _line(self, line: bytes) -> None:
-        self.worker.last.append(line[:4096])
-        self.sink.put(self.worker.prefix + line + b"\n")
-
-
-class Worker:
-    """What is known of one worker's output."""
-
-    def __init__(self, number: int, prefix: str) -> None:
-        self.number = number
-        self.prefix = prefix.encode() + b" | "
-        self.last: collections.deque[bytes] = collections.deque(maxlen=KEPT)
-        self.open = 0
-        self.tail_by: float | None = None
-        self.forgotten = False  # nobody will ask again
-
-    def tail(self) -> list[str]:
-        """The last lines, the oldest ones left out first if they are too long."""
-        lines: list[str] = []
-        room = MOST_TAIL
-        for line in reversed(self.last):
-            room -= len(line)
-            if room < 0:
-                break
-            lines.append(line.decode(errors="replace"))
-        return lines[::-1]
+        for file in self.files.values():
+            file.close()
+        for sink in self.sinks:
+            sink.close()
 
 
 class Logger:
@@ -204,30 +116,44 @@ class Logger:
 
     def __init__(self, control: socket.socket, out: int = 1, err: int = 2) -> None:
         self.control: socket.socket | None = control
-        self.sinks = (Sink(out, "stdout", self._tell), Sink(err, "stderr", self._tell))
+        self.outputs = Outputs(out, err, self._tell)
         self.sources: dict[int, Source] = {}
         self.workers: dict[int, Worker] = {}
+        self.reopen_asked = False
+        self._begun = False
+        self._commands: dict[str, Callable[[Mapping[str, Any]], None]] = {
+            "setup": self._set_up,
+            "begin": self._begin,
+            "tail": self._tail,
+            "forget": self._forget,
+            "say": self._say,
+            "reopen": self._reopen,
+        }
 
     def run(self) -> None:
-        while self.control is not None or self.sources or any(s.hopeful for s in self.sinks):
+        while self.control is not None or self.sources or self._hopeful():
             self._once()
-        for sink in self.sinks:
-            sink.close()
+        self.outputs.close()
+
+    def _hopeful(self) -> bool:
+        return any(sink.hopeful for sink in self.outputs.sinks)
 
     def _once(self) -> None:
         poll = select.poll()
         if self.control is not None:
             poll.register(self.control, select.POLLIN)
-        for sink in self.sinks:
+        for sink in self.outputs.sinks:
             if sink.waiting:
                 poll.register(sink.fd, select.POLLOUT)
-        paused = [sink for sink in self.sinks if sink.full and not sink.stuck]
-        for source in self.sources.values():
-            if source.sink not in paused:
+        sources = list(self.sources.values()) if self._begun else []
+        for source in sources:
+            if not source.waits:
                 poll.register(source.fd, select.POLLIN)
-        for fd, _ in poll.poll(self._patience(bool(paused))):
+        for fd, _ in poll.poll(self._patience(any(source.waits for source in sources))):
             self._serve(fd)
-        now = time.monotonic()
+        self._look_after_workers(time.monotonic())
+
+    def _look_after_workers(self, now: float) -> None:
         for worker in list(self.workers.values()):
             if worker.tail_by is not None and (not worker.open or now >= worker.tail_by):
                 self._tell({"tail": worker.number, "lines": worker.tail()})
@@ -243,17 +169,20 @@ class Logger:
         return max(0.0, min(ends) - time.monotonic()) * 1000 + 1 if ends else None
 
     def _serve(self, fd: int) -> None:
+        if self.reopen_asked:
+            self.reopen_asked = False
+            self.outputs.reopen()
         if self.control is not None and fd == self.control.fileno():
             self._command()
             return
-        for sink in self.sinks:
+        for sink in self.outputs.sinks:
             if fd == sink.fd and sink.waiting:
                 sink.write()
                 return
         source = self.sources.get(fd)
         if source is not None and not source.read():
             del self.sources[fd]
-            os.close(fd)
+            source.close()
             source.worker.open -= 1
             if not source.worker.open:
                 self._tell({"ended": source.worker.number})
@@ -267,20 +196,54 @@ class Logger:
             return
         told = json.loads(data)
         if "add" in told:
-            self._add(int(told["add"]), str(told["prefix"]), fds)
-        elif "tail" in told:
-            worker = self.workers.setdefault(int(told["tail"]), Worker(int(told["tail"]), ""))
-            worker.tail_by = time.monotonic() + float(told["wait"])
-        elif "forget" in told:
-            known = self.workers.get(int(told["forget"]))
-            if known is not None:
-                known.forgotten = True
+            self._add(int(told["add"]), int(told["slot"]), fds)
+            return
+        for word in told:
+            if word in self._commands:
+                self._commands[word](told)
 
-    def _add(self, number: int, prefix: str, fds: list[int]) -> None:
-        worker = self.workers[number] = Worker(number, prefix)
-        for fd, sink in zip(fds, self.sinks, strict=False):
-            self.sources[fd] = Source(fd, worker, sink)
+    def _tail(self, told: Mapping[str, Any]) -> None:
+        worker = self.workers.setdefault(int(told["tail"]), Worker(int(told["tail"])))
+        worker.tail_by = time.monotonic() + float(told["wait"])
+
+    def _forget(self, told: Mapping[str, Any]) -> None:
+        known = self.workers.get(int(told["forget"]))
+        if known is not None:
+            known.forgotten = True
+
+    def _begin(self, _told: Mapping[str, Any]) -> None:
+        self._begun = True
+        for source in self.sources.values():
+            source.begin()
+
+    def _set_up(self, told: Mapping[str, Any]) -> None:
+        self.outputs.setup = Setup(**told["setup"])
+
+    def _say(self, told: Mapping[str, Any]) -> None:
+        self.outputs.say(int(told["say"]), str(told["text"]))
+
+    def _reopen(self, told: Mapping[str, Any]) -> None:
+        self._tell({"reopened": told["reopen"], "error": self.outputs.reopen()})
+
+    def _add(self, number: int, slot: int, fds: Sequence[int]) -> None:
+        worker = self.workers[number] = Worker(number)
+        memory = fds[len(STREAMS)] if len(fds) > len(STREAMS) else -1
+        for part in range(len(STREAMS)):
+            source = self._source(fds[part], worker, slot, (memory, part))
+            self.sources[source.fd] = source
             worker.open += 1
+            if self._begun:
+                source.begin()
+        if memory >= 0:
+            os.close(memory)  # what maps it keeps it
+
+    def _source(self, fd: int, worker: Worker, slot: int, journal: tuple[int, int]) -> Source:
+        stream = STREAMS[journal[1]]
+        setup, output = self.outputs.setup, self.outputs.of(stream, slot)
+        who, in_file = Who(setup.name, slot, stream), stream in setup.files
+        if isinstance(output, Sink):
+            return StreamSource(fd, worker, who, setup.format(in_file), output)
+        return FileSource(fd, worker, who, setup.format(True), output, Journal(*journal))
 
     def _tell(self, told: dict[str, object]) -> None:
         if self.control is None:
@@ -297,7 +260,7 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
     fds = array.array("i")
     try:
         data, ancillary, _, _ = control.recvmsg(
-            65536, socket.CMSG_SPACE(2 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+            65536, socket.CMSG_SPACE(4 * fds.itemsize), socket.MSG_CMSG_CLOEXEC
         )
     except OSError:
         return b"", []
@@ -311,9 +274,11 @@ def main() -> None:
     """The control is fd 3. Signals to the group of a terminal are not for us: the end is EOF."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
-    Logger(socket.socket(fileno=3)).run()
+    logger = Logger(socket.socket(fileno=3))
+
+    def reopen(*_: Any) -> None:
+        logger.reopen_asked = True  # before the next line; not in the midst of this one
+
+    signal.signal(signal.SIGUSR1, reopen)
+    logger.run()
     sys.exit(0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,8 @@
 """The primary's side of the logger process: gives it pipes, asks for last lines, replaces it.
 
-The primary keeps a duplicate of every read end (in the WorkerHandle), so that a dead logger loses
-no more than it had read.
+The primary keeps a duplicate of every read end until that is read to its end, and the journal of
+what was read and is not yet in a file: a logger that dies is followed by one that goes on where it
+was.
 """
 
 from __future__ import annotations
@@ -16,14 +17,27 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.cluster import journal
 from rrdispatch.cluster.handle import WorkerHandle, pid_of, wait_exit
-from rrdispatch.errors import StartError
+from rrdispatch.cluster.logfiles import is_device, open_log, worker_path
+from rrdispatch.cluster.logformat import ERR, OUT
+from rrdispatch.errors import ConfigError, ControlError, StartError
+from rrdispatch.settings import Settings
 
 PROGRAM = str(Path(__file__).with_name("logger.py"))
+# Behind the standard library: nothing that lies beside rrdispatch takes the place of a part of it.
+_RUN = (
+    "import sys; sys.path.append(sys.argv[1][:-len('/rrdispatch/cluster/logger.py')]); "
+    "from rrdispatch.cluster.logger import main; main()"
+)
+MOST_LEAVING = 64  # workers that are gone while somebody holds their pipes open
 FIRST_PAUSE, MOST_PAUSE = 0.1, 2.0  # before a logger that could not be started is tried again
+REOPEN_WITHIN = 5.0
+MOST_SAID = 8192  # characters: six bytes each, at worst, in a message that has to be taken whole
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
 
 
@@ -39,21 +53,29 @@ class Logs:
     """One logger at a time, as long as the service runs."""
 
     def __init__(
-        self, name: str, on_replaced: Callable[[], None], inherited: LoggerFds | None = None
+        self,
+        settings: Settings,
+        on_replaced: Callable[[], None],
+        inherited: LoggerFds | None = None,
     ) -> None:
-        self._name = name
+        self.setup = setup_of(settings)
         self._on_replaced = on_replaced
         self._loop = asyncio.get_running_loop()
         self._handles: dict[int, WorkerHandle] = {}
+        self._leaving: dict[int, Leaving] = {}
+        self._reopening: list[asyncio.Future[None]] = []
         self._tails: dict[int, asyncio.Future[str]] = {}
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self._closing = False
+        self._orderly = False  # the last one's end
         self.on_output: Callable[[str, str, int], None] = lambda *_: None
         self.on_trouble: Callable[[str], None] = lambda _: None
         self._pause = FIRST_PAUSE
         self.pid = 0
         if inherited is None:
+            check(self.setup)
             self._start()
+            self._tell({"begin": 1})
         else:
             self._control, self._pidfd = inherited.control, inherited.pidfd
             self._control.setblocking(False)
@@ -70,7 +92,7 @@ class Logs:
         except OSError as error:
             raise StartError(f"the logger could not be started: {error.strerror}") from error
         self._control.setblocking(False)
-        arguments = [sys.executable, "-I", "-S", PROGRAM]
+        arguments = [sys.executable, "-I", "-S", "-c", _RUN, PROGRAM]
         request = SpawnRequest(
             program=sys.executable,
             arguments=arguments,
@@ -85,6 +107,7 @@ class Logs:
                 self._control.close()
                 text = f"the logger could not be started: {error.strerror} ({error.filename})"
                 raise StartError(text) from error
+        self._tell({"setup": self.setup})
         self._listen()
 
     def _listen(self) -> None:
@@ -94,7 +117,17 @@ class Logs:
     def add(self, handle: WorkerHandle) -> None:
         """From now on its output is written."""
         self._handles[handle.id] = handle
+        if self.setup["files"] and handle.journal < 0:
+            handle.journal = self._journal()
         self._give(handle)
+
+    def _journal(self) -> int:
+        """-1 if there is none to be had: then what a logger has read dies with it."""
+        try:
+            return journal.create()
+        except OSError as error:
+            self.on_trouble(f"a log has no journal: {error.strerror}")
+            return -1
 
     def adopt(self, handle: WorkerHandle) -> None:
         """Its output is written already, by the logger that we inherited."""
@@ -102,8 +135,13 @@ class Logs:
 
     def _give(self, handle: WorkerHandle) -> None:
         if handle.stdout >= 0:
-            told = {"add": handle.id, "prefix": f"{self._name}.{handle.slot}"}
-            self._tell(told, [handle.stdout, handle.stderr])
+            fds = [fd for fd in (handle.stdout, handle.stderr, handle.journal) if fd >= 0]
+            self._tell({"add": handle.id, "slot": handle.slot}, fds)
+
+    def say(self, slot: int, text: str) -> None:
+        """Into the log, where it is a file: elsewhere people are told by events."""
+        if ERR in self.setup["files"] and text:
+            self._tell({"say": slot, "text": text[-MOST_SAID:]})
 
     def tail(self, worker: int, wait: float = 1.0) -> asyncio.Future[str]:
         """Its last lines, after its end if that comes within ``wait``; never later than that."""
@@ -120,9 +158,15 @@ class Logs:
             future.set_result(text)
 
     def forget(self, handle: WorkerHandle) -> None:
-        """Nobody will ask for its lines. Its pipes are read to their end all the same."""
+        """Nobody will ask for its lines. Its pipes are read to their end all the same: until then
+        they are kept here, for another logger.
+        """
         self._handles.pop(handle.id, None)
         self._tell({"forget": handle.id})
+        if fds := handle.take_pipes():
+            self._leaving[handle.id] = Leaving(handle.id, handle.slot, fds)
+        if len(self._leaving) > MOST_LEAVING:
+            self._leaving.pop(next(iter(self._leaving))).close()
 
     def _tell(self, told: Mapping[str, object], fds: list[int] | None = None) -> None:
         try:
@@ -146,27 +190,50 @@ class Logs:
         if "tail" in told:
             self._tailed(int(told["tail"]), "\n".join(told["lines"]))
         elif "ended" in told:
-            handle = self._handles.get(int(told["ended"]))
-            if handle is not None:
-                handle.close_pipes()
+            self._read_to_the_end(int(told["ended"]))
+        elif "reopened" in told:
+            self._reopened(str(told["error"]))
         elif "output" in told:
             self.on_output(str(told["output"]), str(told["error"]), int(told["dropped"]))
+
+    def _read_to_the_end(self, worker: int) -> None:
+        if worker in self._leaving:
+            self._leaving.pop(worker).close()
+        elif worker in self._handles:
+            self._handles[worker].close_pipes()
+
+    def reopen(self) -> asyncio.Future[None]:
+        """The files by their names, which may be others by now; ControlError if that fails."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._reopening.append(future)
+        self._tell({"reopen": 1})
+        limit = self._loop.call_later(REOPEN_WITHIN, self._reopened, "the logger does not answer")
+        future.add_done_callback(lambda _: limit.cancel())
+        return future
+
+    def _reopened(self, why: str) -> None:
+        waiting, self._reopening = self._reopening, []
+        for future in waiting:
+            if not future.done() and why:
+                future.set_exception(ControlError(f"the logs were not opened again: {why}"))
+            elif not future.done():
+                future.set_result(None)
 
     def _kill(self) -> None:
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _exited(self) -> None:
-        if wait_exit(self._pidfd) is None:
+        how = wait_exit(self._pidfd)
+        if how is None:
             return
+        self._orderly = how == "exit code 0"
         self._release()
-        if self._closing:
-            self._ended.set_result(None)
-            return
+        self._reopened("")  # another one opens them
         self._follow()
 
     def _follow(self) -> None:
         """Another one; later, if it cannot be had now. The pipes hold what they can meanwhile."""
-        if self._closing:
+        if self._closing and (self._orderly or not self._leaving):
             self._ended.set_result(None)
             return
         tails = list(self._tails)
@@ -180,9 +247,15 @@ class Logs:
         self._pause = FIRST_PAUSE
         for handle in self._handles.values():
             self._give(handle)
+        for gone in self._leaving.values():
+            self._tell({"add": gone.id, "slot": gone.slot}, gone.fds)
+        self._tell({"begin": 1})
         for worker in tails:
             self._tell({"tail": worker, "wait": 0.2})
-        self._on_replaced()
+        if self._closing:
+            self._let_go()
+        else:
+            self._on_replaced()
 
     def _release(self) -> None:
         self._loop.remove_reader(self._pidfd)
@@ -212,6 +285,50 @@ class Logs:
         if not self._ended.done() and self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
+        for gone in self._leaving.values():
+            gone.close()
+
+
+@dataclass(slots=True)
+class Leaving:
+    """The pipes of a worker that is gone, as long as there may be something in them."""
+
+    id: int
+    slot: int
+    fds: list[int]  # stdout, stderr, journal
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+
+def setup_of(settings: Settings) -> dict[str, Any]:
+    """``logger.Setup``."""
+    files = {OUT: settings.out_file or settings.log_file}
+    files[ERR] = settings.error_file or settings.log_file
+    return {
+        "name": settings.name or "app",
+        "kind": settings.log_type,
+        "time": settings.log_time,
+        "files": {stream: path for stream, path in files.items() if path},
+        "merge": settings.merge_logs,
+        "most": settings.log_size,
+        "keep": settings.log_keep,
+    }
+
+
+def check(setup: Mapping[str, Any]) -> None:
+    """That the files can be written: said now, not by lines that are missing."""
+    for path in setup["files"].values():
+        if is_device(path) and not os.path.isdir(path):
+            continue
+        try:
+            os.close(open_log(path if setup["merge"] else worker_path(path, 0)))
+        except OSError as error:
+            raise ConfigError(
+                f"the log {path} cannot be written: {error.strerror}",
+                hint="check the folder and its permissions, or name another file: --log",
+            ) from error
 
 
 def _own_environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ import select
 import sys
 from typing import Any, TextIO
 
-from rrdispatch.cluster.logger import own_description, write_now
+from rrdispatch.cluster.logsink import own_description, write_now
 
 PIECE = 4096  # PIPE_BUF: all or nothing
 PATIENCE = 50  # milliseconds for a reader that is only slow; not spent again until it has read

@@ -19,6 +19,7 @@ class Target(Protocol):
     def kill(self) -> None: ...
     def reload(self) -> object: ...
     def scale_by(self, change: int) -> None: ...
+    def reopen_logs(self) -> asyncio.Future[None]: ...
     def reap_if_ours(self, pid: int) -> bool: ...
 
 
@@ -37,6 +38,7 @@ class Signals:
         self._on(signal.SIGHUP, self._hang_up)
         self._on(signal.SIGTTIN, lambda: target.scale_by(1))
         self._on(signal.SIGTTOU, lambda: target.scale_by(-1))
+        self._on(signal.SIGUSR1, self._reopen_logs)
         if adopts_orphans():
             self._on(signal.SIGCHLD, lambda: reap_orphans(target.reap_if_ours))
 
@@ -50,6 +52,10 @@ class Signals:
             self._target.stop()
         else:
             self._target.reload()
+
+    def _reopen_logs(self) -> None:
+        """A file that cannot be opened is told as an event."""
+        self._target.reopen_logs().add_done_callback(lambda done: done.exception())
 
     def close(self) -> None:
         for number in self._handled:

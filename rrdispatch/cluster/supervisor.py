@@ -190,6 +190,10 @@ class Supervisor:
         if 1 <= self.view.wanted + change <= MOST_WORKERS:
             self.scale(self.view.wanted + change)
 
+    def reopen_logs(self) -> asyncio.Future[None]:
+        """The log files by their names: somebody has moved them; ControlError if that fails."""
+        return self.world.logs.reopen()
+
     def stop(self) -> None:
         """Drains and ends; a second time ends now. Told when an heir would know of it, too."""
         if self._stop_asked:

@@ -113,9 +113,10 @@ class Workers:
 
     def _log_output(self, output: str, error: str, dropped: int) -> None:
         """The logger cannot write, or can again."""
-        text = f"the workers' {output} is not written: {error}"
+        what = f"the log {output}" if "/" in output else f"the workers' {output}"
+        text = f"{what} is not written: {error}"
         if not error:
-            text = f"the workers' {output} is written again; {dropped} lines were dropped"
+            text = f"{what} is written again; {dropped} lines were dropped"
         facts = {"output": output, "error": error, "dropped": dropped}
         if error:
             self._ears.events.tell("logs-failing", text, **facts)
@@ -138,6 +139,8 @@ class Workers:
         who = f"worker {handle.slot} (pid {handle.pid}) "
         facts |= {"worker": worker, "slot": handle.slot, "generation": handle.generation}
         self._ears.events.tell(event, who + message if message else "", pid=handle.pid, **facts)
+        if message:
+            self._logs.say(handle.slot, f"rrdispatch: {who}{message}")
 
     def forget(self, worker: int, account: Account) -> None:
         """The dispatcher has let go of a dead one: its counts stay, all else is closed."""
@@ -157,6 +160,7 @@ class Workers:
     def close(self) -> None:
         """What is left at the very end."""
         for handle in self.handles.values():
+            self._logs.forget(handle)
             self._close(handle)
         self.handles.clear()
 
@@ -216,7 +220,10 @@ class Workers:
             handle.status = said["STATUS"][:1000]
             self.announce("status", handle.id, status=handle.status)
         if "ERROR" in said:
-            self._ears.tell(news.Erred(handle.id, parse_error(said["ERROR"])))
+            error = parse_error(said["ERROR"])
+            text = str(error.get("traceback") or f"rrdispatch: {error.get('message')}")
+            self._logs.say(handle.slot, text.rstrip("\n"))
+            self._ears.tell(news.Erred(handle.id, error))
         if said.get("READY") == "1":
             handle.capacity = number(said.get("CAPACITY"), 0, MOST_CAPACITY)
             handle.batch = number(said.get("BATCH"), 1, BATCH_MAX)

@@ -94,7 +94,7 @@ class ProcessWorld:
         self.dispatching = Dispatching(self._settings, self._listeners, hooks, found)
         try:
             logger = inherited.logger if inherited else None
-            self.logs = Logs(self._settings.name or "app", self._logger_replaced, logger)
+            self.logs = Logs(self._settings, self._logger_replaced, logger)
         except BaseException:
             self.dispatching.link.abort()
             raise

@@ -133,6 +133,10 @@ class Connection:
         if self._app is not None:
             self._app.scaled(workers)
 
+    async def reopen_logs(self, _params: dict[str, Any]) -> None:
+        """Answered when the files are open under their names."""
+        await self.supervisor.reopen_logs()
+
     async def stats(self, _params: dict[str, Any]) -> dict[str, Any]:
         """And the version, since it may be an older one that answers than the one that asks."""
         return {**await self.supervisor.fresh_stats(), "version": __version__}
@@ -189,6 +193,7 @@ METHODS: dict[str, Method] = {
     "start": Connection.start,
     "reload": Connection.reload,
     "scale": Connection.scale,
+    "reopen_logs": Connection.reopen_logs,
     "stats": Connection.stats,
     "stop": Connection.stop,
     "kill": Connection.kill,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from rrdispatch.cluster import logger
+from rrdispatch.cluster import logsink, logsources
 from rrdispatch.cluster.logger import Logger
 from tests.harness.servers import wait_until
 
@@ -39,7 +39,10 @@ class Rig:
     def worker(self, number: int, prefix: str) -> tuple[int, int]:
         """The writing ends of its stdout and stderr."""
         (out, out_end), (err, err_end) = os.pipe(), os.pipe()
-        told = json.dumps({"add": number, "prefix": prefix}).encode()
+        name, _, slot = prefix.partition(".")
+        self.tell(setup={"name": name})
+        self.tell(begin=1)
+        told = json.dumps({"add": number, "slot": int(slot)}).encode()
         socket.send_fds(self.control, [told], [out, err])
         os.close(out)
         os.close(err)
@@ -103,7 +106,7 @@ def test_the_tail_comes_after_the_end_of_the_output(rig: Rig) -> None:
     assert rig.hear() == {"ended": 1}
     tail = rig.hear()
     assert tail["tail"] == 1
-    assert len(tail["lines"]) == logger.KEPT
+    assert len(tail["lines"]) == logsources.KEPT
     assert "99" in tail["lines"]
     assert "last words \ufffd" in tail["lines"]
 
@@ -134,7 +137,7 @@ def test_a_worker_is_forgotten_after_its_tail_was_told(rig: Rig) -> None:
 
 
 def test_a_line_without_end_is_cut(rig: Rig) -> None:
-    out, err = rig.worker(1, "p")
+    out, err = rig.worker(1, "p.0")
     reader = threading.Thread(target=lambda: found.append(rig.read(rig.out)))
     found: list[bytes] = []
     reader.start()
@@ -148,12 +151,13 @@ def test_a_line_without_end_is_cut(rig: Rig) -> None:
     lines = found[0].splitlines()
     assert len(lines) >= 2
     assert sum(line.count(b"x") for line in lines) == 200000
-    assert all(line.startswith(b"p | ") for line in lines)
+    assert lines[0].startswith(b"p.0 | ")
+    assert all(line.startswith(b"p.0 + ") for line in lines[1:])
 
 
 def test_a_reader_that_is_gone_stops_nobody(rig: Rig) -> None:
     os.close(rig.out)
-    out, err = rig.worker(1, "p")
+    out, err = rig.worker(1, "p.0")
     for number in range(1000):
         os.write(out, b"%d\n" % number * 100)
     os.close(out)
@@ -161,15 +165,15 @@ def test_a_reader_that_is_gone_stops_nobody(rig: Rig) -> None:
     os.close(err)
     rig.hear()
     rig.end()
-    assert rig.read(rig.err) == b"p | still alive\n"
+    assert rig.read(rig.err) == b"p.0 | still alive\n"
 
 
 def test_a_reader_that_sleeps_stops_the_workers_only_for_a_moment(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logger, "HIGH", 1 << 16)
-    monkeypatch.setattr(logger, "PATIENCE", 0.1)
-    out, err = rig.worker(1, "p")
+    monkeypatch.setattr(logsink, "HIGH", 1 << 16)
+    monkeypatch.setattr(logsink, "PATIENCE", 0.1)
+    out, err = rig.worker(1, "p.0")
     line = b"x" * 1023 + b"\n"
     for _ in range(2000):  # 2 MB: far more than pipes and buffer hold
         os.write(out, line)
@@ -177,21 +181,21 @@ def test_a_reader_that_sleeps_stops_the_workers_only_for_a_moment(
     os.close(err)
     assert rig.hear() == {"ended": 1}
     assert rig.outputs == [{"output": "stdout", "error": "nobody reads it", "dropped": 1}]
-    assert rig.logger.sinks[0].dropped > 0
+    assert rig.logger.outputs.streams["out"].dropped > 0
     reader = threading.Thread(target=lambda: found.append(rig.read(rig.out)))
     found: list[bytes] = []
     reader.start()
     rig.end()
     reader.join(10)
-    assert found[0].count(b"\n") + rig.logger.sinks[0].dropped >= 2000
+    assert found[0].count(b"\n") + rig.logger.outputs.streams["out"].dropped >= 2000
 
 
 def test_a_reader_that_wakes_up_is_told_what_it_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logger, "HIGH", 100)
-    monkeypatch.setattr(logger, "PATIENCE", 0.0)
+    monkeypatch.setattr(logsink, "HIGH", 100)
+    monkeypatch.setattr(logsink, "PATIENCE", 0.0)
     reader, writer = os.pipe()
     told: list[dict[str, object]] = []
-    sink = logger.Sink(writer, "stdout", told.append)
+    sink = logsink.Sink(writer, "stdout", told.append)
     for number in range(20):
         sink.put(b"line %02d, of some length\n" % number)
     assert sink.dropped > 0

@@ -1,0 +1,59 @@
+"""A service that prints what it is told to, and its log read back."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from tests.harness import processes
+from tests.harness.servers import Service
+
+APPS = Path(__file__).with_name("apps")
+LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{12}Z \w+\.\d+ out \| (\d+) (\d+) x*")
+
+
+def ask(service: Service, said: str) -> tuple[int, int, int]:
+    """(slot, pid, lines printed so far) of who did it."""
+    host, _, port = service.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.sendall(f"{said}\n".encode())
+        slot, pid, printed = connection.makefile().read().split()
+    return int(slot), int(pid), int(printed)
+
+
+def logger_of(service: Service) -> int:
+    (found,) = [
+        each.pid
+        for each in processes.descendants(service.pid)
+        if any(word.endswith("logger.py") for word in processes.command(each.pid))
+    ]
+    return found
+
+
+def files(path: Path) -> list[Path]:
+    """The oldest first."""
+    old = path.parent.glob(path.name + ".*")
+    return [*sorted(old, key=lambda it: -int(it.suffix[1:])), path]
+
+
+def content(path: Path) -> bytes:
+    return b"".join(each.read_bytes() for each in files(path))
+
+
+def numbers(path: Path) -> dict[int, list[int]]:
+    """Of each worker, in the order of the log; fails for a line that is not whole."""
+    return numbers_of(content(path).splitlines())
+
+
+def numbers_of(lines: Iterable[bytes]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
+    for line in lines:
+        if b"| rrdispatch: worker" in line:
+            continue
+        match = LINE.fullmatch(line)
+        assert match, line[:200]
+        found[int(match[1])].append(int(match[2]))
+    return found
