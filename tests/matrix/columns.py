@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.harness.processes import Process
-from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command, wait_until, workers
+from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command, wait_until
 from tests.matrix.servers import APPS, Entry, Tools
 from tests.matrix.talk import TALKS, Asked, Talk
 from tests.programs.program import free_port
@@ -79,19 +79,19 @@ class Clustered(Server):
     def __enter__(self) -> Clustered:
         return self
 
-    def workers(self) -> dict[int, int]:
-        """Pids by slot."""
-        return workers(self.processes())
+    def leaders(self) -> list[int]:
+        """The session of each worker, by who answers: some servers hide their environment."""
+        pids = self.talk.ask(self.port, 2 * WORKERS).by_pid
+        return sorted({_session(pid) for pid in pids})
 
-    def members(self, slot: int) -> list[Process]:
-        """Every process of one worker."""
-        leader = self.workers()[slot]
-        return [each for each in self.processes() if _session(each) == leader]
+    def members(self, leaders: Collection[int]) -> list[Process]:
+        """Every process of these workers."""
+        return [each for each in self.processes() if _session(each.pid) in leaders]
 
 
-def _session(process: Process) -> int:
+def _session(pid: int) -> int:
     try:
-        return os.getsid(process.pid)
+        return os.getsid(pid)
     except ProcessLookupError:
         return 0
 
@@ -117,7 +117,7 @@ def right_peer(server: Clustered, _: Sizes) -> Cell:
 
 def stopped_worker(server: Clustered, _: Sizes) -> Cell:
     """All processes of one worker stand still."""
-    stopped = server.members(1)
+    stopped = server.members(server.leaders()[:1])
     for each in stopped:
         os.kill(each.pid, signal.SIGSTOP)
     try:
@@ -129,18 +129,17 @@ def stopped_worker(server: Clustered, _: Sizes) -> Cell:
 
 
 def reload_under_load(server: Clustered, sizes: Sizes) -> Cell:
-    old = server.processes()
-    leaders = set(server.workers().values())
+    leaders = server.leaders()
+    old = server.members(leaders)
     with server.talk.beside(server.port) as load:
         load.wait_more(sizes.around)
         server.send_signal(signal.SIGHUP)
         server.output.wait(r": reloaded in", 90.0)
-        ended = [each for each in old if _session(each) in leaders]
-        wait_until(lambda: not any(each.alive() for each in ended), 60.0, "the old workers ended")
+        wait_until(lambda: not any(each.alive() for each in old), 60.0, "the old workers ended")
         load.wait_more(sizes.around)
         asked = load.stop()
     failed = asked.count - asked.answered
-    replaced = not leaders & set(server.workers().values())
+    replaced = len(leaders) == WORKERS and not set(leaders) & set(server.leaders())
     seen = f"{failed} of {asked.count}{_failures(asked)}"
     return Cell(not failed and replaced, seen if replaced else f"{seen}; not replaced")
 
