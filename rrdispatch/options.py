@@ -216,7 +216,7 @@ def _read_list(option: Option, value: object) -> tuple[str, ...]:
         value = [part.strip() for part in value.split(",")]
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
         raise Wrong(f"{value!r} is not a list of texts", 'for example ["one", "two"]')
-    if not all(value):
+    if option.typed and not all(value):  # a program's arguments are its own affair
         raise Wrong("one of its values is empty", "leave it out")
     return tuple(option.check(part) if option.check else part for part in value)
 

@@ -44,6 +44,13 @@ def test_each_connection_goes_to_the_next(form: str) -> None:
         ]
 
 
+def test_arguments_arrive_as_they_are() -> None:
+    port = free_port()
+    words = (str(port), "", "a b", "--save", "")
+    with Program("hello.py", "--", *words, port=port, options=("-i", "1")) as program:
+        assert program.said(r"arguments (\[.*\])") == [str(list(words))]
+
+
 def test_the_peer_is_the_client() -> None:
     port = free_port()
     with (
