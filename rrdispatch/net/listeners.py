@@ -16,6 +16,7 @@ from typing import Any
 
 from rrdispatch.errors import BindError
 from rrdispatch.net.addresses import Address, InetAddress, InheritedAddress, UnixAddress
+from rrdispatch.net.neighbours import somebody_listens
 
 BACKLOG = 4096
 TCP = socket.IPPROTO_TCP
@@ -266,7 +267,7 @@ def _listen_beside(
     if sock.family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(v6only))
     sock.bind(where)
-    if _somebody_listens(where[1], where[0]):
+    if somebody_listens(sock.family, where[0], where[1], v6only):
         raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
     sock.listen(backlog)
 
@@ -302,27 +303,3 @@ def sockaddr(sock: socket.socket) -> bytes:
         return struct.pack("=H", sock.family) + struct.pack("!H4s8x", name[1], host)
     head = struct.pack("=H", sock.family) + struct.pack("!HI16s", name[1], name[2], host)
     return head + struct.pack("=I", name[3])
-
-
-def _somebody_listens(port: int, host: str) -> bool:
-    """proc(5), net/tcp: a listener on this port whose address overlaps with ours."""
-    any_host = ("0.0.0.0", "::")  # noqa: S104 (compared, not bound)
-    for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        try:
-            rows = Path(f"/proc/self/net/{name}").read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for row in rows:
-            local, state = row.split()[1], row.split()[3]
-            address, _, digits = local.partition(":")
-            if state == "0A" and int(digits, 16) == port:
-                found = _hex_host(address, family)
-                if found == host or found in any_host or host in any_host:
-                    return True
-    return False
-
-
-def _hex_host(digits: str, family: int) -> str:
-    """Words of four bytes, each in the machine's order."""
-    words = struct.unpack(f"!{len(digits) // 8}I", bytes.fromhex(digits))
-    return socket.inet_ntop(family, struct.pack(f"={len(words)}I", *words))

@@ -128,7 +128,7 @@ ENTRIES = (
     ),
     Entry(
         "redis-server",
-        ("redis-server", "--port", "{port}", "--bind", "127.0.0.1", "--save", ""),
+        ("redis-server", "--port", "{port}", "--save", "", "--protected-mode", "no"),
         program="redis-server", version=("--version",), install="apt-get install redis-server",
         talk="redis",
     ),
