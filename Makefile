@@ -5,6 +5,7 @@
 #   make accept   the promises at full size (many minutes)
 #   make chaos    workers, dispatcher and primary killed, stopped, starved: short, with the mutants
 #   make soak     the same at full length; its table goes into docs/reliability.md (up to an hour)
+#   make matrix   real servers, unmodified; its table goes into docs/unmodified.md (PYTHON_SERVERS=... has them)
 #   make quick    the suite without its bulk runs
 #   make check    ruff, mypy --strict, the lock file
 #   make san      the C core's tests: plain, on poll(2), under ASan + UBSan, under TSan (cmake, ninja)
@@ -21,7 +22,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
 
-.PHONY: demo test accept chaos soak quick check san san-dispatch fuzz bench load wheel docs lock wheels clean
+.PHONY: demo test accept chaos soak matrix quick check san san-dispatch fuzz bench load wheel docs lock wheels clean
 
 # The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
 $(VENV)/installed: pyproject.toml pylock.toml
@@ -54,6 +55,12 @@ chaos: $(VENV)/built
 
 soak: $(VENV)/built
 	$(BIN)/python -m tests.chaos --full --mutants --markdown docs/reliability.md
+
+# pip install uvloop uvicorn gunicorn granian hypercorn waitress daphne cheroot aiohttp tornado twisted sanic \
+#     gevent flask django; apt-get install nodejs nginx-light redis-server. What is not there is told as such.
+PYTHON_SERVERS ?= $(abspath $(BIN)/python)
+matrix: $(VENV)/built
+	$(BIN)/python -m tests.matrix --python $(PYTHON_SERVERS) --markdown docs/unmodified.md
 
 quick: $(VENV)/built
 	$(BIN)/python -m pytest -n 3 -m "not slow and not chaos"

@@ -60,7 +60,7 @@ class Sizes:
     around: int = 40  # requests before and after the replacement of all workers
 
 
-SHORT = Sizes(connections=80, around=20)
+SHORT = Sizes(connections=40, around=10)
 
 
 class Clustered(Server):
@@ -238,10 +238,23 @@ def _starts(row: Row, tools: Tools, sizes: Sizes, columns: tuple[str, ...]) -> C
         told = re.findall(r"(?:error|hint): .*", str(error)) or str(error).splitlines()[-1:]
         return Cell(False, told[0] if told else "silence")
     with _closed(server):
+        client = _own_client(row.entry, server)
         for name, column in WHILE_UP.items():
             if name in columns:
                 row.cells[name] = _tried(column, server, sizes)
-    return Cell(True, "yes")
+    return client
+
+
+def _own_client(entry: Entry, server: Clustered) -> Cell:
+    if not entry.client:
+        return Cell(True, "yes")
+    command = [word.format(port=server.port) for word in entry.client]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60.0)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        return Cell(False, str(error))
+    good = done.returncode == 0
+    return Cell(good, f"yes, {command[0]} too" if good else done.stderr.strip())
 
 
 def _tried(column: Callable[[Clustered, Sizes], Cell], server: Clustered, sizes: Sizes) -> Cell:

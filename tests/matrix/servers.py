@@ -39,6 +39,7 @@ class Entry:
     source: str = ""  # a C file of ``apps``, compiled to {folder}/NAME
     link: tuple[str, ...] = ()
     talk: str = "http"
+    client: tuple[str, ...] = ()  # one of its own, which must end with 0
     env: Mapping[str, str] = field(default_factory=dict)
     no: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
@@ -131,6 +132,7 @@ ENTRIES = (
         ("redis-server", "--port", "{port}", "--save", "", "--protected-mode", "no"),
         program="redis-server", version=("--version",), install="apt-get install redis-server",
         talk="redis",
+        client=("redis-benchmark", "-p", "{port}", "-n", "2000", "-t", "set,get", "-q"),
     ),
     Entry(
         "C, a process each", ("{folder}/forking", "{port}"), source="forking.c", program="cc",

@@ -61,7 +61,7 @@ def _cells(row: Row, notes: list[str]) -> Iterator[str]:
         elif cell.good:
             yield cell.seen
         else:
-            why = row.entry.no.get(name, "not explained")
+            why = row.entry.no.get(name, "")
             yield f"**no**: {cell.seen}" if not why else "**no**" + _mark(why, notes)
 
 
