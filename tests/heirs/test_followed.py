@@ -13,6 +13,7 @@ from tests.harness.load import load_beside
 from tests.harness.records import Plan
 from tests.harness.servers import wait_until
 from tests.heirs.conftest import Follow
+from tests.heirs.moments import CLUSTER, ends_itself
 
 STEADY = ("dispatcher_pid", "logger_pid", "generation", "listeners", "state")
 
@@ -141,6 +142,17 @@ def test_killed_in_the_midst_of_a_start(follow: Follow) -> None:
     service.ask("scale", workers=4)
     service.replace_primary()
     wait_until(lambda: len(worker_pids(service)) == 4, 30.0, "all four serve")
+
+
+def test_killed_as_soon_as_a_worker_was_started(follow: Follow, tmp_path: Path) -> None:
+    """The dispatcher knows it, the state not yet how it was started: the heir has it."""
+    env, flag = ends_itself(f"after:{CLUSTER}.roster:Roster:add", tmp_path)
+    service = follow("probe:asgi", env=env)
+    flag.touch()
+    os.kill(service.pid, signal.SIGTTIN)  # one worker more
+    service.wait_heir(service.pid)
+    wait_until(lambda: len(worker_pids(service)) == 3, 30.0, "all three serve")
+    assert [row["id"] for row in service.stats()["workers"]] == [1, 2, 3]
 
 
 def test_killed_in_the_midst_of_the_final_stop(follow: Follow) -> None:

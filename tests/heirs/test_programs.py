@@ -12,7 +12,8 @@ import pytest
 from tests.harness import census, processes
 from tests.harness.load import Load, load_beside
 from tests.harness.records import Plan, Tally
-from tests.harness.servers import ROOT, wait_until
+from tests.harness.servers import wait_until
+from tests.heirs.moments import CLUSTER, ends_itself
 from tests.heirs.program import FollowedProgram, assert_even
 from tests.heirs.test_followed import settled
 from tests.heirs.test_headless import make_headless
@@ -141,7 +142,7 @@ def test_headless_its_call_at_the_door_starts_a_primary(program: Start) -> None:
 
 def test_killed_while_old_ones_finish_what_they_have(program: Start) -> None:
     """The heir goes on to look whether a program is at work, and ends it only then."""
-    service = program(*QUICK, "--no-park")
+    service = program(*QUICK, "--no-park", "--drain-timeout", "120")
     old = service.serving()
     slow = load_beside(service, Plan(service.addresses[0], count=4, path="/sleep/2500"))
     wait_until(lambda: sum(row["inflight"] for row in service.stats()["workers"]) == 4, 20.0)
@@ -173,36 +174,6 @@ def test_killed_while_others_boot(program: Start) -> None:
 
 # ---- at the worst moments ------------------------------------------------------------------------
 
-# In the first primary, when it is allowed to: the function that it ends before or after.
-ENDS_ITSELF = """
-import os, signal, sys
-
-def end(flag):
-    try:
-        os.unlink(flag)
-    except FileNotFoundError:
-        return
-    os.kill(os.getpid(), signal.SIGKILL)
-
-if "run" in sys.orig_argv and "-m" in sys.orig_argv:
-    import functools, importlib
-    flag, when, module, owner, name = os.environ["ENDS_ITSELF"].split(":")
-    owner = getattr(importlib.import_module(module), owner)
-    real = getattr(owner, name)
-
-    @functools.wraps(real)
-    def patched(*arguments, **more):
-        if when == "before":
-            end(flag)
-        result = real(*arguments, **more)
-        if when == "after":
-            end(flag)
-        return result
-
-    setattr(owner, name, patched)
-"""
-CLUSTER = "rrdispatch.cluster"
-
 
 @pytest.mark.parametrize(
     "where",
@@ -218,7 +189,8 @@ CLUSTER = "rrdispatch.cluster"
 )
 def test_killed_in_the_midst_of_a_respawn(program: Start, where: str, tmp_path: Path) -> None:
     """One worker is started, not two, and it gets all that it asks for."""
-    service, flag = program_that_ends(program, where, tmp_path)
+    env, flag = ends_itself(where, tmp_path)
+    service = program(env=env)
     victim = service.serving()[0]
     loads = service.loads()
     flag.touch()
@@ -228,6 +200,9 @@ def test_killed_in_the_midst_of_a_respawn(program: Start, where: str, tmp_path: 
     more(loads)
     failed = sum(len(tally.failed) for tally in stopped(loads))
     assert failed <= 2, "what the killed worker had in hand"
+    # One that the dispatcher had not heard of ended with the primary.
+    ids = {row["id"] for row in service.stats()["workers"]}
+    assert ids == {2, 4 if where.endswith(":add") and where.startswith("before") else 3}
     wait_until(service.known_workers, 20.0, "no worker is left that nobody knows")
     for tally in service.ask_ports(20):
         assert_even(tally, set(serving.values()))
@@ -237,7 +212,8 @@ def test_killed_in_the_midst_of_a_respawn(program: Start, where: str, tmp_path: 
 def test_killed_while_a_listener_is_opened(program: Start, when: str, tmp_path: Path) -> None:
     """It is written down, and the dispatcher may have it or not: it is there once."""
     where = f"{when}:{CLUSTER}.dispatching:Dispatching:add_listener"
-    service, flag = program_that_ends(program, where, tmp_path)
+    env, flag = ends_itself(where, tmp_path)
+    service = program(env=env)
     flag.touch()
     service.listen_later(service.serving()[0])
     service.wait_heir(service.pid)
@@ -247,11 +223,3 @@ def test_killed_while_a_listener_is_opened(program: Start, when: str, tmp_path: 
     assert len(listening(service)) == 3
     later = load_beside(service, Plan(f"127.0.0.1:{service.later}", "closed", count=20)).finish()
     assert_even(later, set(service.serving().values()))
-
-
-def program_that_ends(program: Start, where: str, folder: Path) -> tuple[FollowedProgram, Path]:
-    """Its first primary kills itself at that place once the file exists."""
-    flag = folder / "now"
-    (folder / "sitecustomize.py").write_text(ENDS_ITSELF)
-    env = {"ENDS_ITSELF": f"{flag}:{where}", "PYTHONPATH": f"{folder}:{ROOT}"}
-    return program(env=env), flag
