@@ -1,6 +1,7 @@
 /* Owns the way from a request to a running program: the one way a process of ours starts another.
  * The child shares our memory until it execs (no copy of a large caller's page tables), so it makes
- * only system calls and writes only into `struct attempt`. Must not know what it starts. */
+ * only system calls and writes only into `struct attempt` and where the request says. Must not know
+ * what it starts. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -101,6 +102,19 @@ static int limits(const struct rr_spawn *request)
     return setrlimit(RLIMIT_NOFILE, &limit) < 0 ? -errno : 0;
 }
 
+/* For variables that name the process which is to heed them: sd_listen_fds(3). */
+static void write_pid(char *to)
+{
+    char digits[11];
+    int count = 0;
+
+    for (pid_t left = getpid(); left > 0; left /= 10)
+        digits[count++] = (char)('0' + left % 10);
+    while (count > 0)
+        *to++ = digits[--count];
+    *to = '\0';
+}
+
 static int take_step(struct attempt *attempt, int step)
 {
     const struct rr_spawn *request = attempt->request;
@@ -123,6 +137,8 @@ static int take_step(struct attempt *attempt, int step)
     case RR_STEP_CWD:
         return request->cwd && chdir(request->cwd) < 0 ? -errno : 0;
     default:
+        if (request->pid_text)
+            write_pid(request->pid_text);
         execve(request->program, (char *const *)request->arguments,
                (char *const *)request->environment);
         return -errno;

@@ -90,9 +90,11 @@ class Settings(LogSettings):
         "else every fixed TCP port. Repeatable.", flags=("--listen",), metavar="PORT|HOST:PORT",
     )  # fmt: skip
     listen: bool = setting(
-        True, Kind.SWITCH, "Off (--no-listen) for programs that take no connections.",
-        only_off=True,
-    )  # fmt: skip
+        True, Kind.SWITCH, "Off (--no-listen) for programs that take no connections.", only_off=True
+    )
+    share_listener: bool = setting(
+        False, Kind.SWITCH, "Programs get the sockets themselves (LISTEN_FDS): the kernel's turn."
+    )
     backlog: int = setting(
         4096, Kind.INTEGER, "Connections the kernel holds while every worker is full.",
         minimum=1, maximum=65535,
@@ -109,9 +111,8 @@ class Settings(LogSettings):
         choices=("round-robin", "strict", "least-connections"),
     )  # fmt: skip
     dispatcher: str = setting(
-        "auto", Kind.TEXT, "auto takes the C dispatcher if it was built.",
-        choices=("auto", "c", "python"),
-    )  # fmt: skip
+        "auto", Kind.TEXT, "auto: the C one if it was built.", choices=("auto", "c", "python")
+    )
     queue_limit: int = setting(
         32, Kind.INTEGER, "Connections that may wait at one worker.", minimum=1, maximum=69
     )
@@ -129,8 +130,8 @@ class Settings(LogSettings):
     )  # fmt: skip
 
     wait_ready: bool = setting(
-        False, Kind.SWITCH, "A worker is ready when the app calls rrdispatch.ready().",
-        begins="Start, stop and respawn", app=True,
+        False, Kind.SWITCH, "A worker is ready when the app calls rrdispatch.ready(), or a program "
+        "says READY=1 (sd_notify).", begins="Start, stop and respawn", app=True,
     )  # fmt: skip
     ready_timeout: float = setting(
         60.0, Kind.DURATION, "A worker that is not ready by then has failed.", minimum=0.1
@@ -139,8 +140,8 @@ class Settings(LogSettings):
         25.0, Kind.DURATION, "How long a worker may finish its connections.", minimum=0, app=True
     )
     heartbeat_timeout: float = setting(
-        0.0, Kind.DURATION, "A worker that takes nothing for so long while connections wait is "
-        "killed; 0: never.", minimum=0,
+        0.0, Kind.DURATION, "A worker that takes nothing for so long while connections wait, or "
+        "whose sd_notify WATCHDOG=1 stays away, is killed; 0: never.", minimum=0,
     )  # fmt: skip
     shutdown_delay: float = setting(
         0.0, Kind.DURATION, "At the final stop: serve on for so long, for load balancers that "
@@ -251,6 +252,11 @@ class Settings(LogSettings):
     def is_program(self) -> bool:
         """The target listens by itself, if at all."""
         return bool(self.target) and not names_app(self.target)
+
+    @property
+    def is_preloaded(self) -> bool:
+        """A program into which the shim is loaded, so that it takes from channels."""
+        return self.is_program and self.listen and not self.share_listener
 
     def app(self) -> dict[str, Any]:
         """What the runner inside a worker is told (``RRDISPATCH_APP``)."""

@@ -79,6 +79,8 @@ def become(request: dict[str, Any], report: int, at: list[int]) -> None:
     if request["cwd"] is not None:
         at[0] = CWD
         os.chdir(request["cwd"])
+    if request["own_pid"] is not None:
+        request["environment"][request["own_pid"]] = str(os.getpid())
     at[0] = EXEC
     # The interpreter ignores these two at its start, and exec would hand that down.
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)

@@ -139,6 +139,7 @@ class WorkerTag(IntEnum):
     """What is kept for a worker."""
 
     VOICE = 1
+    SD_NOTIFY = 2
 
 
 class LedgerRole(IntEnum):
@@ -276,7 +277,9 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class SpawnRequest:
-    """A process to start. ``fds`` are pairs (mine, its); everything else is closed in the child."""
+    """A process to start. ``fds`` are pairs (mine, its); everything else is closed in the child.
+    ``own_pid`` names a variable that is to hold the child's pid.
+    """
 
     program: str
     arguments: list[str]
@@ -287,6 +290,7 @@ class SpawnRequest:
     setsid: bool = True
     nofile: tuple[int, int] | None = None
     cores: list[int] | None = None
+    own_pid: str | None = None
 
 
 def heir_command(

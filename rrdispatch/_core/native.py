@@ -54,6 +54,7 @@ __all__ = [
 NATIVE = True
 
 _SIGNED = frozenset({Field.BUSY})
+PID_ROOM = "0" * 10
 _SETSID, _RLIMIT, _AFFINITY = lib.RR_SPAWN_SETSID, lib.RR_SPAWN_RLIMIT_NOFILE, lib.RR_SPAWN_AFFINITY
 _PROGRAM = Path(__file__).with_name("rr-dispatcher")
 _SHIM = Path(__file__).with_name("rr-shim.so")
@@ -175,10 +176,22 @@ def control_receive(fd: int) -> tuple[bytes, list[int]] | None:
 
 def _strings(values: Sequence[str], alive: list[object]) -> object:
     """A NULL-terminated array of C strings; `alive` keeps the memory."""
-    items = [ffi.new("char[]", os.fsencode(value)) for value in values]
+    return _array([ffi.new("char[]", os.fsencode(value)) for value in values], alive)
+
+
+def _array(items: Sequence[object], alive: list[object]) -> object:
     array = ffi.new("char *[]", [*items, ffi.NULL])
     alive += [items, array]
     return array
+
+
+def _variables(request: SpawnRequest) -> list[bytes]:
+    """KEY=VALUE each; the one for the child's pid last, with room for it."""
+    kept = {name: text for name, text in request.environment.items() if name != request.own_pid}
+    texts = [f"{name}={text}" for name, text in kept.items()]
+    if request.own_pid is not None:
+        texts.append(f"{request.own_pid}={PID_ROOM}")
+    return [os.fsencode(text) for text in texts]
 
 
 def spawn(request: SpawnRequest) -> tuple[int, int]:
@@ -193,13 +206,14 @@ def spawn(request: SpawnRequest) -> tuple[int, int]:
     program = ffi.new("char[]", os.fsencode(request.program))
     cwd = ffi.NULL if request.cwd is None else ffi.new("char[]", os.fsencode(request.cwd))
     core_array = ffi.new("int[]", cores)
-    environment = [f"{name}={value}" for name, value in request.environment.items()]
+    environment = [ffi.new("char[]", text) for text in _variables(request)]
+    pid_text = ffi.NULL if request.own_pid is None else environment[-1] + len(request.own_pid) + 1
     native = ffi.new(
         "struct rr_spawn *",
         {
             "program": program,
             "arguments": _strings(request.arguments, alive),
-            "environment": _strings(environment, alive),
+            "environment": _array(environment, alive),
             "cwd": cwd,
             "fds": pairs,
             "fd_pairs": len(request.fds),
@@ -209,6 +223,7 @@ def spawn(request: SpawnRequest) -> tuple[int, int]:
             "nofile_hard": hard % (1 << 64),
             "cores": core_array,
             "core_count": len(cores),
+            "pid_text": pid_text,
         },
     )
     pidfd, step = ffi.new("int *"), ffi.new("int *")

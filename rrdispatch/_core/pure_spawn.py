@@ -79,6 +79,7 @@ def _hand_over(ours: socket.socket, request: SpawnRequest) -> tuple[Step, int] |
             "lifeline": request.lifeline,
             "nofile": request.nofile,
             "cores": None if request.cores is None else list(request.cores),
+            "own_pid": request.own_pid,
         }
     )
     try:

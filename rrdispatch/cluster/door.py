@@ -104,7 +104,7 @@ class Door:
             client, _ = self._listener.accept()
             client.setblocking(False)
             pid, uid = _peer(client)
-            if not _is_known(pid, uid, self._is_ours):
+            if not is_known(pid, uid, self._is_ours):
                 if len(self._strangers) >= MOST_STRANGERS:
                     client.close()
                     return
@@ -189,7 +189,7 @@ def _peer(client: socket.socket) -> tuple[int, int]:
     return pid, uid
 
 
-def _is_known(pid: int, uid: int, is_ours: Callable[[int], bool]) -> bool:
+def is_known(pid: int, uid: int, is_ours: Callable[[int], bool]) -> bool:
     """Our user, root, or what a worker of ours became. Others need a key too, and are few at a
     time: everybody can see the name of an abstract socket.
     """

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Field
+from rrdispatch.cluster.sdnotify import Watchdog
 from rrdispatch.net.channels import Channel
 
 # <linux/pidfd.h>: struct pidfd_info as of its first version, and what of it was filled in.
@@ -55,10 +56,13 @@ class WorkerHandle:
     journal: int = -1  # what the logger has read of these and not yet written
     notify: socket.socket | None = None
     channels: dict[int, Channel] = field(default_factory=dict)  # by listener
+    sd_notify: socket.socket | None = None  # where a program may speak, as to systemd
+    says_ready: bool = False  # what it says there decides, not what its shim sees
     board: _core.Scoreboard | None = None
     started_at: float = 0.0
     capacity: int = 0
     batch: int = 1
+    watchdog: Watchdog | None = None  # once it gave a sign of life there
     kind: str = ""
     status: str = ""
     reaped: bool = False
@@ -167,9 +171,10 @@ class WorkerHandle:
         if self.board is not None:
             self.board.close()
             self.board = None
-        if self.notify is not None:
-            self.notify.close()
-            self.notify = None
+        for sock in (self.notify, self.sd_notify):
+            if sock is not None:
+                sock.close()
+        self.notify = self.sd_notify = None
         for fd in (self.pidfd, self.scoreboard, self.lifeline):
             if fd >= 0:
                 os.close(fd)

@@ -166,6 +166,8 @@ def _worker(asker: Asker, told: Mapping[str, Any], found: Inherited) -> None:
     if len(voice) >= 3:
         handle.stdout, handle.stderr = voice[1:3]
         handle.journal = voice[3] if len(voice) > 3 else -1
+    for fd in asker.kept(WorkerTag.SD_NOTIFY, number):
+        handle.sd_notify = socket.socket(fileno=fd)
     found.handles[number] = handle
     found.states[number] = answer.values[3]
 

@@ -50,9 +50,10 @@ class Erred:
 
 @dataclass(frozen=True, slots=True)
 class Hung:
-    """A worker took nothing for heartbeat_timeout."""
+    """A worker took nothing, or was silent, for heartbeat_timeout."""
 
     worker: int
+    why: str = "it took no connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +184,7 @@ def _(news: Erred, view: View) -> None:
 def _(news: Hung, view: View) -> None:
     worker = view.workers.get(news.worker)
     if worker is not None and worker.live:
-        worker.fault = "hung: it took no connection for heartbeat_timeout"
+        worker.fault = f"hung: {news.why} for heartbeat_timeout"
 
 
 @_apply.register

@@ -65,15 +65,13 @@ def _gains(view: View, worker: Worker, opens_at: float, now: float, out: Plan) -
         yield Unpark(worker.id)
     if worker.state is State.STARTING and not worker.fault:
         proven_at = worker.started_at + view.rules.min_uptime
-        if view.rules.listen and worker.said_ready:
-            if now >= opens_at:
-                yield MakeReady(worker.id)
-            else:
-                out.at(opens_at)
-        elif not view.rules.listen and (worker.said_ready or now >= proven_at):
+        due = opens_at if worker.said_ready else proven_at
+        if not worker.said_ready and not view.rules.uptime_proves:
+            return
+        if now >= due:
             yield MakeReady(worker.id)
-        elif not view.rules.listen:
-            out.at(proven_at)
+        else:
+            out.at(due)
 
 
 def _gathered_at(view: View) -> float:
@@ -81,7 +79,8 @@ def _gathered_at(view: View) -> float:
     clients meanwhile, and the first thing that anybody counts is an even split.
     """
     start = view.operation
-    if not isinstance(start, Start) or start.opened_at is None or view.serving:
+    given = view.rules.listen and not view.rules.share_listener
+    if not given or not isinstance(start, Start) or start.opened_at is None or view.serving:
         return float("-inf")
     said = {worker.slot for worker in view.workers.values() if worker.said_ready}
     if all(index in said or slot.last_failure is not None for index, slot in view.slots.items()):
@@ -102,8 +101,12 @@ def _losses(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> It
             yield _farewell(view, worker)
         elif worker.state is State.READY and wish.of(worker) is Wanted.PARK:
             yield Park(worker.id)
-        elif worker.state is State.STARTING and view.rules.listen and not worker.said_ready:
+        elif worker.state is State.STARTING and not _can_be_ready(view, worker):
             yield from _silent(view, worker, now, out)
+
+
+def _can_be_ready(view: View, worker: Worker) -> bool:
+    return worker.said_ready or view.rules.uptime_proves
 
 
 def _farewell(view: View, worker: Worker) -> Action:
@@ -122,9 +125,14 @@ def _silent(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Actio
 
 
 def _why(view: View) -> str:
+    if view.rules.word_wanted:
+        return ": it never said READY=1 (--wait-ready)"
     if not view.rules.program:
         return ""
-    return ": it never asked for a connection where one can be given to it (try --no-listen)"
+    return (
+        ": it never asked for a connection where one can be given to it"
+        " (try --share-listener, or --no-listen)"
+    )
 
 
 def _draining(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:

@@ -54,11 +54,34 @@ def check(settings: Settings) -> None:
             f"{settings.target} is an app, which takes no arguments: {settings.arguments[0]}",
             hint="tell it by --env; or name a program or script as TARGET",
         )
-    if settings.is_program and settings.listen and _core.shim_library() is None:
+    if settings.share_listener:
+        _check_shared(settings)
+    if settings.is_preloaded and _core.shim_library() is None:
         raise ConfigError(
             f"{settings.target} listens by itself: that takes the C core, which was not built",
-            hint="install a C compiler and reinstall; or --no-listen only supervises",
+            hint="install a C compiler and reinstall; --share-listener works without it",
         )
+
+
+def _check_shared(settings: Settings) -> None:
+    source = settings.sources.get("share_listener", "share_listener")
+    if not settings.is_program:
+        raise ConfigError(
+            f"{source}: {settings.target} is an app, which is given its connections one by one",
+            hint="leave it out",
+        )
+    if not settings.listen or settings.take:
+        other = "take" if settings.listen else "listen"
+        raise ConfigError(
+            f"{source}: not together with {settings.sources.get(other, other)}",
+            hint="the program listens on what --bind says",
+        )
+    if "bind" not in settings.sources:
+        raise ConfigError(
+            f"{source}: where?", hint="say --bind: we open what the program is handed"
+        )
+    if settings.heir:
+        raise ConfigError(f"{source}: not with --heir yet", hint="leave one of the two out")
 
 
 def check_command(settings: Settings, argv: Sequence[str]) -> None:
@@ -66,13 +89,14 @@ def check_command(settings: Settings, argv: Sequence[str]) -> None:
     if "bind" in settings.sources and settings.bind != DEFAULTS.bind:
         raise ConfigError(
             f"{settings.sources['bind']}: {settings.target} listens by itself, where it likes",
-            hint="tell the program; --listen says which of its ports are distributed",
+            hint="tell the program; --listen says which of its ports are distributed, "
+            "--share-listener hands it a socket",
         )
     why = cannot_be_preloaded(argv[0])
     if why:
         raise TargetError(
             f"{argv[0]} cannot be distributed to: {why}",
-            hint="link it dynamically; or --no-listen only supervises it",
+            hint="--share-listener hands it the socket; or --no-listen only supervises it",
         )
 
 

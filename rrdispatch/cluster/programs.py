@@ -169,7 +169,8 @@ class Programs:
         return len(self._told)
 
     def _ready(self, handle: WorkerHandle, _request: Request) -> Answer:
-        self._asked_by.tell(news.Ready(handle.id))
+        if not handle.says_ready:
+            self._asked_by.tell(news.Ready(handle.id))
         return Answer()
 
     def _option(self, _handle: WorkerHandle, request: Request) -> Answer:

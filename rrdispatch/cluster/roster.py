@@ -154,7 +154,12 @@ class Roster:
         self._ask(ControlKind.WORKER_ADD, added, worker=handle.id, values=values, fds=fds)
         if self._heirs:
             voice = handle.fds_for_heirs()
-            self._ask(ControlKind.KEEP, worker=handle.id, values=(WorkerTag.VOICE,), fds=voice)
+            self._keep(known, WorkerTag.VOICE, voice)
+            if handle.sd_notify is not None:
+                self._keep(known, WorkerTag.SD_NOTIFY, [handle.sd_notify.fileno()])
+
+    def _keep(self, known: Known, tag: WorkerTag, fds: list[int]) -> None:
+        self._ask(ControlKind.KEEP, worker=known.handle.id, values=(tag,), fds=fds)
 
     def _say(self, known: Known, state: State) -> None:
         handle = known.handle

@@ -13,13 +13,14 @@ import random
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import rrdispatch
 from rrdispatch import _core, mutants
 from rrdispatch._core.layout import SpawnRequest
+from rrdispatch.cluster import sdnotify, share
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
 from rrdispatch.cluster.program import preload
@@ -29,9 +30,15 @@ SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAI
 
 BOOT = str(Path(rrdispatch.__file__).with_name("serve") / "boot.py")
 
-# Numbers in the worker.
-SCOREBOARD, NOTIFY, LIFELINE, FIRST_CHANNEL = 3, 4, 5, 6
 LEAKED = 500
+
+
+class Numbers:
+    """Of descriptors in the worker; those of sd_listen_fds(3) have to be the first."""
+
+    def __init__(self, shared: int) -> None:
+        first = share.FIRST + shared
+        self.scoreboard, self.notify, self.lifeline, self.channel = range(first, first + 4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ class Post:
     listeners: Sequence[Mapping[str, Any]]  # as net.listeners.describe() tells them
     nofile: tuple[int, int]
     shim: Shim | None = None
+    shared: Sequence[int] = ()  # the listening sockets themselves
+    names: Mapping[str, str] = field(default_factory=dict)  # and what is told of them
 
 
 def spawn(launch: Launch, post: Post) -> WorkerHandle:
@@ -60,32 +69,35 @@ def spawn(launch: Launch, post: Post) -> WorkerHandle:
     with ExitStack() as on_error, ExitStack() as its_ends:
         handle = WorkerHandle(post.worker, post.slot, post.generation)
         on_error.callback(handle.close)
-        fds = _descriptors(handle, len(post.listeners), its_ends)
+        fds = _descriptors(handle, post, its_ends)
         command = launch.argv or (launch.python, BOOT)
+        handle.says_ready = post.shim is None or launch.settings.wait_ready
+        if launch.argv:
+            handle.sd_notify = sdnotify.open_socket()
         request = SpawnRequest(
             program=command[0],
             arguments=list(command),
-            environment=environment(launch, post),
+            environment=environment(launch, post, handle.sd_notify),
             cwd=launch.cwd,
             fds=fds,
-            lifeline=LIFELINE,
+            lifeline=Numbers(len(post.shared)).lifeline,
             setsid=True,
             nofile=post.nofile,
+            own_pid=share.OWN_PID if post.shared else None,
         )
         handle.pid, handle.pidfd = _core.spawn(request)
         on_error.pop_all()
     return handle
 
 
-def _descriptors(
-    handle: WorkerHandle, listeners: int, its_ends: ExitStack
-) -> list[tuple[int, int]]:
+def _descriptors(handle: WorkerHandle, post: Post, its_ends: ExitStack) -> list[tuple[int, int]]:
     """Fills the handle; the pairs (ours, its number) of what goes to the worker."""
 
     def its(fd: int) -> int:
         its_ends.callback(os.close, fd)
         return fd
 
+    numbers = Numbers(len(post.shared))
     handle.stdout, out = os.pipe2(os.O_CLOEXEC)
     pairs = [(its(out), 1)]
     handle.stderr, err = os.pipe2(os.O_CLOEXEC)
@@ -94,13 +106,14 @@ def _descriptors(
     handle.notify, far = socket.socketpair(
         socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     )
-    pairs += [(handle.scoreboard, SCOREBOARD), (its(far.detach()), NOTIFY)]
+    pairs += [(handle.scoreboard, numbers.scoreboard), (its(far.detach()), numbers.notify)]
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     handle.lifeline = near.detach()
-    pairs.append((its(far.detach()), LIFELINE))
-    for index in range(listeners):
+    pairs.append((its(far.detach()), numbers.lifeline))
+    for index in range(len(post.listeners)):
         channel = handle.channels[index] = Channel.create()
-        pairs.append((channel.receiver, FIRST_CHANNEL + index))
+        pairs.append((channel.receiver, numbers.channel + index))
+    pairs += [(fd, share.FIRST + index) for index, fd in enumerate(post.shared)]
     if mutants.enabled("leaky-fds"):
         pairs += _everything()
     return pairs
@@ -112,13 +125,18 @@ def _everything() -> list[tuple[int, int]]:
     return [(fd, LEAKED + fd) for fd in held if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}")]
 
 
-def environment(launch: Launch, post: Post) -> dict[str, str]:
+def environment(
+    launch: Launch, post: Post, sd_notify: socket.socket | None = None
+) -> dict[str, str]:
     """The generation's environment and this worker's place."""
     settings = launch.settings
     app = settings.app()
     if app.get("max_requests") and settings.max_requests_jitter:
         app["max_requests"] += random.randint(0, settings.max_requests_jitter)  # noqa: S311
-    listeners = [{"fd": FIRST_CHANNEL + index, **told} for index, told in enumerate(post.listeners)]
+    numbers = Numbers(len(post.shared))
+    listeners = [
+        {"fd": numbers.channel + index, **told} for index, told in enumerate(post.listeners)
+    ]
     place = {
         "PROTOCOL": "1",
         "NAME": settings.name or "app",
@@ -126,12 +144,19 @@ def environment(launch: Launch, post: Post) -> dict[str, str]:
         "GENERATION": str(post.generation),
         "WORKERS": str(post.workers),
         "LISTENERS": json.dumps(listeners),
-        "SCOREBOARD": str(SCOREBOARD),
-        "NOTIFY": str(NOTIFY),
-        "LIFELINE": str(LIFELINE),
+        "SCOREBOARD": str(numbers.scoreboard),
+        "NOTIFY": str(numbers.notify),
+        "LIFELINE": str(numbers.lifeline),
         "APP": json.dumps(app),
     }
     told = {"RRDISPATCH_" + key: value for key, value in place.items()}
     if post.shim is not None:
         told |= {**post.shim.told, **preload(launch.environment, post.shim.library)}
-    return {**launch.environment, **told}
+    inherited = dict(launch.environment)
+    if launch.argv:
+        for name in sdnotify.OF_SYSTEMD:
+            inherited.pop(name, None)
+        told |= sdnotify.variables(sd_notify, settings.heartbeat_timeout)
+    if post.shared:
+        told |= post.names
+    return {**inherited, **told}

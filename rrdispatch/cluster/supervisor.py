@@ -86,7 +86,7 @@ class Supervisor:
         workers = cpus.count(self.settings.instances, facts).workers
         self.view = View(rules_of(self.settings, facts.usable), workers, operation=Start())
         self._launches = Launches(self.settings)
-        if self.settings.is_program and self.settings.listen:
+        if self.settings.is_preloaded:
             program.check_command(self.settings, self._launches.of(1, 1).argv)
         listeners = bind_all(self.settings)
         try:
@@ -266,7 +266,9 @@ def rules_of(settings: Settings, cores: int) -> Rules:
     values = {name: getattr(settings, name) for name in names}
     if mutants.enabled("no-drain"):
         values["drain_timeout"] = 0.0
-    return Rules(**values, program=settings.is_program, boot_at_once=max(4, 2 * cores))
+    values["program"] = settings.is_preloaded
+    values["word_wanted"] = settings.is_program and settings.wait_ready
+    return Rules(**values, boot_at_once=max(4, 2 * cores))
 
 
 def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
@@ -287,7 +289,8 @@ def reload_options(settings: Settings, said: dict[str, Any]) -> ReloadOptions:
 
 def bind_all(settings: Settings) -> list[ListeningSocket]:
     """Every listener, or an error and none."""
-    wanted = settings.bind if settings.listen and not settings.is_program else ()
+    ours = settings.listen and not settings.is_preloaded
+    wanted = settings.bind if ours else ()
     if len(wanted) > MAX_LISTENERS:
         raise ConfigError(f"{len(wanted)} addresses to listen on", hint=f"at most {MAX_LISTENERS}")
     listeners: list[ListeningSocket] = []

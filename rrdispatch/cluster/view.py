@@ -24,7 +24,14 @@ class Rules:
     min_uptime: float = 1.0
     listen: bool = True
     program: bool = False  # it knows nothing of us: quiet before the stop signal
+    share_listener: bool = False  # it accepts by itself
+    word_wanted: bool = False  # READY=1 must be said, also where nothing is given to a worker
     boot_at_once: int = 512  # more would only make each other miss ready_timeout
+
+    @property
+    def uptime_proves(self) -> bool:
+        """Who lives for min_uptime is ready."""
+        return (not self.listen or self.share_listener) and not self.word_wanted
 
 
 @dataclass(frozen=True, slots=True)

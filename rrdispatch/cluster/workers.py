@@ -12,10 +12,11 @@ import resource
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from rrdispatch._core.layout import BATCH_MAX
-from rrdispatch.cluster import news
+from rrdispatch.cluster import news, sdnotify
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import UNKNOWN_EXIT, WorkerHandle
 from rrdispatch.cluster.launch import Launch
@@ -68,7 +69,9 @@ class Ears:
 class Workers:
     """All of them, by id."""
 
-    def __init__(self, logs: Logs, ears: Ears) -> None:
+    def __init__(self, logs: Logs, ears: Ears, silence: float = 0.0) -> None:
+        """``silence``: who said WATCHDOG=1 once has to say it again within so many seconds."""
+        self._silence = silence
         self._logs = logs
         self._ears = ears
         self._loop = asyncio.get_running_loop()
@@ -130,6 +133,8 @@ class Workers:
         self._loop.add_reader(handle.pidfd, self._exited, handle)
         if handle.notify is not None:
             self._loop.add_reader(handle.notify, self._notified, handle)
+        if handle.sd_notify is not None:
+            self._loop.add_reader(handle.sd_notify, self._heard, handle)
 
     def announce(self, event: str, worker: int, message: str = "", **facts: Any) -> None:
         """An event about one worker; nothing if it is not known any more."""
@@ -173,8 +178,11 @@ class Workers:
         return False
 
     def _close(self, handle: WorkerHandle) -> None:
-        if handle.notify is not None:
-            self._loop.remove_reader(handle.notify)
+        if handle.watchdog is not None:
+            handle.watchdog.close()
+        for sock in (handle.notify, handle.sd_notify):
+            if sock is not None:
+                self._loop.remove_reader(sock)
         if handle.pidfd >= 0:
             self._loop.remove_reader(handle.pidfd)
         handle.close()
@@ -191,7 +199,10 @@ class Workers:
         how = handle.reap(self._oom.named)
         if how is None:
             return
+        if handle.watchdog is not None:
+            handle.watchdog.close()
         self._loop.remove_reader(handle.pidfd)
+        self._heard(handle)
         self._notified(handle)  # its last words lie in the socket, and it may have been quick
         self._ears.died(handle.id, self._logs.tail(handle.id))
         self._ears.tell(news.Exited(handle.id, how))
@@ -213,6 +224,28 @@ class Workers:
                 return
             self._said(handle, data.decode(errors="replace"))
             handle.notify.recv(1)
+
+    def _heard(self, handle: WorkerHandle) -> None:
+        """As to systemd. A shim may know better than the program when it is ready."""
+        if handle.sd_notify is None:
+            return
+        for _ in range(AT_ONCE):
+            text = sdnotify.receive(handle.sd_notify, handle.pid)
+            if text is None:
+                return
+            lines = text.split("\n")
+            if not handle.says_ready:
+                lines = [line for line in lines if line != "READY=1"]
+            self._said(handle, "\n".join(lines))
+            if "WATCHDOG=1" in lines and self._silence > 0:
+                self._sign(handle)
+
+    def _sign(self, handle: WorkerHandle) -> None:
+        if handle.watchdog is None:
+            hung = news.Hung(handle.id, "it gave no sign of life (WATCHDOG=1)")
+            over = partial(self._ears.tell, hung)
+            handle.watchdog = sdnotify.Watchdog(self._silence, partial(self._heard, handle), over)
+        handle.watchdog.sign()
 
     def _said(self, handle: WorkerHandle, text: str) -> None:
         said = dict(line.partition("=")[::2] for line in text.split("\n") if "=" in line)

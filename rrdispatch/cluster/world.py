@@ -14,8 +14,8 @@ from typing import Any
 
 from rrdispatch._core.layout import AppTag
 from rrdispatch.cluster import actions as act
-from rrdispatch.cluster import news
-from rrdispatch.cluster.dispatching import Dispatching, Hooks, Totals
+from rrdispatch.cluster import news, share
+from rrdispatch.cluster.dispatching import CLOSING_PART, Dispatching, Hooks, Totals
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Changing, Estate, Fixed
 from rrdispatch.cluster.events import Events
@@ -26,6 +26,7 @@ from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.logs import Logs
 from rrdispatch.cluster.programs import AskedBy, Opened, Programs
 from rrdispatch.cluster.pulse import Pulse
+from rrdispatch.cluster.share import Shared
 from rrdispatch.cluster.spawn import Post
 from rrdispatch.cluster.view import Stop, View
 from rrdispatch.cluster.workers import Ears, Limits, SlotTotals, Workers
@@ -91,7 +92,8 @@ class ProcessWorld:
         owner = self._owner
         found = inherited.dispatcher if inherited else None
         hooks = Hooks(self._hung, owner.failed, self._refused, owner.events, owner.estate)
-        self.dispatching = Dispatching(self._settings, self._listeners, hooks, found)
+        given = [] if self._settings.share_listener else self._listeners
+        self.dispatching = Dispatching(self._settings, given, hooks, found)
         try:
             logger = inherited.logger if inherited else None
             self.logs = Logs(self._settings, self._logger_replaced, logger)
@@ -100,11 +102,11 @@ class ProcessWorld:
             raise
         self._keep_logger()
         ears = Ears(self._tell, owner.died, self._exited, owner.events)
-        self.workers = Workers(self.logs, ears)
-        self.programs = self._open_door(inherited) if self._takes_programs() else None
-
-    def _takes_programs(self) -> bool:
-        return self._settings.is_program and self._settings.listen
+        self.workers = Workers(self.logs, ears, self._settings.heartbeat_timeout)
+        self.programs = self._open_door(inherited) if self._settings.is_preloaded else None
+        self.shared = None
+        if self._settings.share_listener:
+            self.shared = Shared(self._listeners, self._settings.backlog, owner.events)
 
     def _open_door(self, inherited: Inherited | None) -> Programs:
         owner, handles = self._owner, self.workers.handles
@@ -208,9 +210,11 @@ class ProcessWorld:
             slot=action.slot,
             generation=action.generation,
             workers=self.engine.view.wanted,
-            listeners=() if self.programs else self.told_listeners,
+            listeners=() if self.programs or self.shared else self.told_listeners,
             nofile=self.limits.original,
             shim=self.programs.shim(action.worker) if self.programs else None,
+            shared=self.shared.fds() if self.shared else (),
+            names=share.variables(self.told_listeners) if self.shared else {},
         )
         handle = self.workers.spawn(self._owner.launch, post)
         if handle is not None:
@@ -255,7 +259,10 @@ class ProcessWorld:
             self.close_listeners()
             self._tell(news.ListenersClosed())
 
-        self.dispatching.close_listeners(closed)
+        if self.shared is None:
+            self.dispatching.close_listeners(closed)
+        else:
+            self.shared.close(closed, CLOSING_PART * self._settings.drain_timeout)
 
     # ---- what comes from outside ---------------------------------------------------------------
 
@@ -298,6 +305,8 @@ class ProcessWorld:
 
     def close_listeners(self) -> None:
         """Our copies; unix sockets' files go with them."""
+        if self.shared is not None:
+            self.shared.stop_watching()
         for sock in self._listeners:
             if sock.fileno() >= 0:
                 sock.unlink()

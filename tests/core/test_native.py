@@ -221,6 +221,15 @@ def test_spawn_gives_what_was_asked_for(core):
     assert said.splitlines() == ["grüß /tmp True", "(123, 456) {0}", "True"]
 
 
+def test_spawn_tells_the_child_its_own_pid(core):
+    """In a variable, of which there is one and no more, whatever it was before."""
+    code = "import os; print(os.environ['WHO'] == str(os.getpid()), os.environ['GREETING'])"
+    assert run(core, code, own_pid="WHO") == (0, "True grüß\n")
+    code = "import os; print(os.environ['GREETING'] == str(os.getpid()), len(os.environ))"
+    status, said = run(core, code, own_pid="GREETING")
+    assert (status, said.split()[0]) == (0, "True")
+
+
 def test_spawn_leaks_nothing(core):
     stray = os.open("/dev/zero", os.O_RDONLY)
     os.set_inheritable(stray, True)

@@ -133,7 +133,7 @@ def test_the_door_tells_who_asks() -> None:
 def test_strangers_cannot_hold_the_door_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are few at a time; who is known gets an answer however many wait there."""
     come = itertools.count()
-    monkeypatch.setattr(door, "_is_known", lambda *_: next(come) >= 40)
+    monkeypatch.setattr(door, "is_known", lambda *_: next(come) >= 40)
 
     async def main() -> None:
         opened = Door(lambda _: Answer(), nobody)
@@ -168,16 +168,16 @@ def test_without_names_that_are_no_path(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @LINUX
-def test_who_is_known() -> None:
-    assert door._is_known(os.getpid(), os.geteuid(), nobody)
-    assert door._is_known(1, 0, nobody)
-    assert not door._is_known(1, 4242, nobody)
+def test_whois_known() -> None:
+    assert door.is_known(os.getpid(), os.geteuid(), nobody)
+    assert door.is_known(1, 0, nobody)
+    assert not door.is_known(1, 4242, nobody)
     server = Server([sys.executable, "-c", "print('up', flush=True); input()"])
     try:
         wait_until(lambda: processes.process(server.pid) is not None, 10.0)
         worker = os.getpid().__eq__
-        assert door._is_known(server.pid, 4242, worker), "a child of a worker"
-        assert door._is_known(os.getpid(), 4242, worker)
-        assert not door._is_known(os.getppid(), 4242, worker)
+        assert door.is_known(server.pid, 4242, worker), "a child of a worker"
+        assert door.is_known(os.getpid(), 4242, worker)
+        assert not door.is_known(os.getppid(), 4242, worker)
     finally:
         server.close()
