@@ -33,7 +33,8 @@ def test_a_program_that_drops_privileges_is_served_and_reloaded(when: str) -> No
     port = free_port()
     options = ("-i", "2", "--probation", "0.2")
     with Program("drops.py", *options, "--", when, str(port), port=port) as program:
-        assert program.said("served by user (.*)") == [str(NOBODY)] * 2
+        said = "served by user (.*)"
+        wait_until(lambda: program.said(said) == [str(NOBODY)] * 2, 30.0)
         tally = program.ask(40)
         assert len(tally.ok) == 40
         assert set(tally.split().values()) == {20}
