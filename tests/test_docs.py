@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
+from rrdispatch.cli.group import COMMANDS
 from rrdispatch.settings import OPTIONS, flag, from_values
 
 ROOT = Path(__file__).parent.parent
@@ -23,10 +25,27 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_options_exist(page: Path) -> None:
     known = {flag(key) for key in OPTIONS} | {"--no-" + flag(key)[2:] for key in OPTIONS}
     known |= {short for option in OPTIONS.values() for short in option.flags}
+    known |= commands_options()
     known |= {"--config", "--json", "--strict", "--version", "--interface"}
     for line in re.findall(r"rrdispatch run .*|`(--[a-z][a-z-]+)", page.read_text()):
         for option in re.findall(r"--[a-z][a-z-]+", line):
             assert option in known, option
+
+
+def commands_options() -> set[str]:
+    """Of all commands, hidden ones too."""
+    found: set[str] = set()
+    for name in COMMANDS:
+        command = importlib.import_module(f"rrdispatch.cli.{name}").command
+        for parameter in command.params:
+            found |= {*parameter.opts, *parameter.secondary_opts}
+    return found
+
+
+def test_every_command_is_documented() -> None:
+    page = (ROOT / "docs" / "commands.md").read_text()
+    for name in COMMANDS:
+        assert re.search(rf"`(rrdispatch )?{name}[` ]", page), name
 
 
 def test_make_targets_exist() -> None:

@@ -18,7 +18,7 @@ def command(selectors: Sequence[str]) -> int:
 
     SELECTORS: id, name, namespace, /regex/ or all.
     """
-    return each(selectors, delete)
+    return each(selectors, delete, at_once=True)
 
 
 def delete(target: Target) -> str:

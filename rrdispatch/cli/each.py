@@ -14,12 +14,24 @@ from rrdispatch.control.selectors import Target
 from rrdispatch.errors import Error
 
 
-def each(texts: Sequence[str], action: Callable[[Target], str], *, slots: bool = False) -> int:
-    """``action`` returns what is to be said; the exit code is that of the last failure."""
-    code = 0
-    for target in selectors.resolve(texts, slots=slots):
-        code = _one(target, action) or code
-    return code
+def each(
+    texts: Sequence[str],
+    action: Callable[[Target], str],
+    *,
+    slots: bool = False,
+    at_once: bool = False,
+) -> int:
+    """``action`` returns what is to be said; the exit code is that of a failure, if there is one.
+
+    ``at_once``: nobody waits for another's drain.
+    """
+    targets = selectors.resolve(texts, slots=slots)
+    if at_once and len(targets) > 1:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(min(32, len(targets))) as pool:
+            return max(pool.map(lambda target: _one(target, action), targets))
+    return max([_one(target, action) for target in targets], default=0)
 
 
 def _one(target: Target, action: Callable[[Target], str]) -> int:

@@ -14,6 +14,17 @@ from rrdispatch.options import nearest
 
 COMMANDS = {
     "cpus": "Show how many cores there are to use, and why that many.",
+    "env": "Print the environment of an app's workers.",
+    "id": "Print the ids of apps.",
+    "kill": "Stop all apps.",
+    "pid": "Print the process ids of workers.",
+    "ping": "Ask whether apps answer: the exit code says it.",
+    "reload": "Replace all workers by new ones, losing nobody.",
+    "reset": "Count the restarts of apps from 0 again.",
+    "restart": "Stop workers and start others in their place.",
+    "scale": "Have more workers, or fewer.",
+    "show": "Show everything about an app.",
+    "signal": "Send a signal to workers.",
     "delete": "Stop apps and take them out of the list.",
     "jlist": "Print all apps as one JSON array.",
     "list": "Show the apps: id, state, workers, CPU, memory, connections.",
@@ -21,7 +32,10 @@ COMMANDS = {
     "start": "Serve an app in the background, or start a stopped one again.",
     "stop": "Stop apps: their workers finish what they have.",
 }
-ALIASES = {"del": "delete", "ls": "list", "l": "list", "ps": "list", "status": "list"}
+ALIASES = {
+    "del": "delete", "ls": "list", "l": "list", "ps": "list", "status": "list", "describe": "show",
+    "desc": "show", "info": "show", "sendSignal": "signal",
+}  # fmt: skip
 
 EPILOG = "Exit codes and what they mean: docs/exit-codes.md. Settings: docs/configuration.md."
 

@@ -11,9 +11,10 @@ from typing import Any
 import click
 
 from rrdispatch.checks import check_name
-from rrdispatch.cli.errors import say, warn
+from rrdispatch.cli.errors import say
 from rrdispatch.cli.options import SectionedCommand, said, setting_options
 from rrdispatch.cli.pm2 import pm2_options, translated
+from rrdispatch.cli.progress import Progress
 from rrdispatch.control.definitions import Definition
 from rrdispatch.errors import ConfigError, StartError
 from rrdispatch.options import Wrong
@@ -36,15 +37,15 @@ def command(config: str | None, namespace: str | None, update_env: bool, **typed
     known = _known(given)
     if known is None:
         definition, settings = new(given, config, namespace)
-        within = _longest(settings.values())
+        within = longest(settings.values())
     else:
         definition = again(known, given, update_env)
-        within = _longest(definition.settings)
+        within = longest(definition.settings)
     start(definition, within)
 
 
-def start(definition: Definition, within: float) -> None:
-    """Returns when it serves."""
+def start(definition: Definition, within: float, *, quiet: bool = False) -> None:
+    """Returns when it serves; ``quiet``: the caller says so."""
     from rrdispatch.control import detach
 
     progress = Progress(definition.name)
@@ -54,6 +55,8 @@ def start(definition: Definition, within: float) -> None:
         if error.output.strip():
             say(error.output.rstrip("\n"))
         raise
+    if quiet:
+        return
     where = ", ".join(listener["address"] for listener in found["listeners"])
     where = f" on {where}" if where else ""
     click.echo(f"{definition.name}: started, id {found['id']}: {_workers(found)}{where}")
@@ -61,22 +64,6 @@ def start(definition: Definition, within: float) -> None:
 
 def _workers(found: Mapping[str, Any]) -> str:
     return "1 worker" if found["serving"] == 1 else f"{found['serving']} workers"
-
-
-class Progress:
-    """What happens meanwhile, in lines."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        kind = event.get("event")
-        if kind == "worker-ready":
-            say(f"{self._name}:{event.get('slot')} ready, pid {event.get('pid')}")
-        elif kind == "warning":
-            warn(str(event.get("message", "")), str(event.get("hint") or ""))
-        elif kind in ("worker-exited", "spawn-failed", "not-ready") and event.get("message"):
-            say(f"{self._name}: {event['message']}")
 
 
 def _known(given: Mapping[str, Any]) -> Definition | None:
@@ -134,7 +121,24 @@ def followed(settings: Settings) -> Settings:
     return dataclasses.replace(settings, heir=True)
 
 
-def _longest(settings: Mapping[str, Any]) -> float:
+def resolved(definition: Definition) -> Settings:
+    """What a start of it would find now: in its folder, its file, its environment."""
+    from rrdispatch.cli.run import gather
+
+    before = os.getcwd()
+    try:
+        os.chdir(definition.cwd)
+        typed = {**definition.typed, "name": definition.name}
+        return followed(gather(typed, definition.environ, definition.config))
+    except OSError as error:
+        raise ConfigError(
+            f"{definition.cwd}: {error.strerror}", hint="its folder is gone"
+        ) from None
+    finally:
+        os.chdir(before)
+
+
+def longest(settings: Mapping[str, Any]) -> float:
     """A start that fails: two workers one after the other, then the end of what is left."""
     named = ("ready_timeout", "ready_timeout", "ready_timeout", "drain_timeout", "shutdown_delay")
     return float(sum(float(settings.get(key, 60.0)) for key in named))

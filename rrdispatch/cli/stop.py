@@ -19,7 +19,7 @@ def command(selectors: Sequence[str], now: bool) -> int:
 
     SELECTORS: id, name, namespace, /regex/ or all.
     """
-    return each(selectors, lambda target: stop(target, now))
+    return each(selectors, lambda target: stop(target, now), at_once=True)
 
 
 def stop(target: Target, now: bool) -> str:

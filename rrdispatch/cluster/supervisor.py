@@ -21,12 +21,12 @@ from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Estate, Fixed
 from rrdispatch.cluster.events import Event, Events, OnEvent
 from rrdispatch.cluster.inherit import Inherited, launches_of, view_of
-from rrdispatch.cluster.launch import Launches
+from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.operations import Operations, ReloadResult
 from rrdispatch.cluster.signals import Signals
 from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, Stop, View
 from rrdispatch.cluster.world import Owner, ProcessWorld
-from rrdispatch.errors import ConfigError, Error
+from rrdispatch.errors import ConfigError, ControlError, Error
 from rrdispatch.net.addresses import parse
 from rrdispatch.net.listeners import ListeningSocket, bind
 from rrdispatch.settings import Settings
@@ -208,6 +208,19 @@ class Supervisor:
         self._stop_asked = True
         self.engine.tell(news.KillAsked())
         self.events.tell("killing", "ending now")
+
+    @property
+    def launch(self) -> Launch:
+        """What the workers of the proven generation run with."""
+        return self._launches.of(self.view.generation, self.view.generation)
+
+    def recycle(self, slot: int) -> None:
+        """Its worker goes when its successor is ready."""
+        serving = [worker for worker in self.view.serving if worker.slot == slot]
+        if not serving:
+            raise ControlError(f"no worker serves in slot {slot}")
+        for worker in serving:
+            self.engine.tell(news.Recycle(worker.id))
 
     async def fresh_stats(self) -> dict[str, Any]:
         """The view from outside, with the dispatcher's numbers of now."""

@@ -46,11 +46,14 @@ def start(
             before, pidfd = _spawn(definition, its)
         try:
             return _answer(definition, Line(definition.name, ours, on_event), within)
-        except Silent:
-            raise _died(definition, before) from None
+        except BaseException as error:
+            ours.close()  # without an answer this means: take it back
+            _see_off(pidfd)
+            if isinstance(error, Silent):
+                raise _died(definition, before) from None
+            raise
         finally:
-            ours.close()  # before the answer it means: take it back
-            _leave(pidfd)
+            os.close(pidfd)
 
 
 class Silent(Error):
@@ -124,15 +127,10 @@ def _died(definition: Definition, before: int) -> StartError:
     return StartError(f"the primary of {definition.name} ended without a word", output=text)
 
 
-def _leave(pidfd: int) -> None:
-    """One that serves is left alone; one that does not is waited for, and ended if need be."""
-    try:
-        if sys.exc_info()[0] is None:
-            return
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        if not poll.poll(END * 1000):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            poll.poll(END * 1000)
-    finally:
-        os.close(pidfd)
+def _see_off(pidfd: int) -> None:
+    """A primary whose start failed is waited for, and ended if need be."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    if not poll.poll(END * 1000):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll.poll(END * 1000)

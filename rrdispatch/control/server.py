@@ -160,6 +160,23 @@ class Connection:
         for slot in self.supervisor.view.slots.values():
             slot.restarts = 0
 
+    async def recycle(self, params: dict[str, Any]) -> None:
+        """The worker of ``slot`` is replaced; its successor serves before it goes."""
+        slot = params.get("slot")
+        if isinstance(slot, bool) or not isinstance(slot, int):
+            raise ConfigError(f"recycle: {slot!r} is not a slot")
+        self.supervisor.recycle(slot)
+
+    async def launch(self, _params: dict[str, Any]) -> dict[str, Any]:
+        """What the workers run with: interpreter, folder, command, environment."""
+        found = self.supervisor.launch
+        return {
+            "python": found.python,
+            "cwd": found.cwd,
+            "argv": list(found.argv),
+            "environment": dict(found.environment),
+        }
+
     async def signal(self, params: dict[str, Any]) -> list[int]:
         """``signal`` (a name without SIG) to the workers, or to that of ``slot``; their pids."""
         number = signal_number(params.get("signal"))
@@ -200,6 +217,8 @@ METHODS: dict[str, Method] = {
     "subscribe": Connection.subscribe,
     "reset": Connection.reset,
     "signal": Connection.signal,
+    "recycle": Connection.recycle,
+    "launch": Connection.launch,
 }
 
 

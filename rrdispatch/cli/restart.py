@@ -1,0 +1,62 @@
+"""``rrdispatch restart``: stops and starts; what listens stays, clients wait in its backlog."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from rrdispatch.cli.each import each
+from rrdispatch.cli.progress import Progress
+from rrdispatch.control import changing, ending
+from rrdispatch.control.definitions import Definition
+from rrdispatch.control.selectors import Target
+from rrdispatch.control.statedir import NotRunningError
+
+AT_ONCE = {"stop_first": True, "park": False, "probation": 0.0}
+
+
+@click.command("restart")
+@click.argument("selectors", nargs=-1, required=True)
+@click.option("--update-env", is_flag=True, help="With the environment of this shell.")
+def command(selectors: Sequence[str], update_env: bool) -> int:
+    """Stop each worker, then start another in its place; a stopped app is started.
+
+    The primary and its listening sockets stay, unless settings or environment have changed.
+    SELECTORS: id, name, NAME:SLOT, namespace, /regex/ or all.
+    """
+    return each(selectors, lambda target: restart(target, update_env), slots=True)
+
+
+def restart(target: Target, update_env: bool) -> str:
+    app = target.definition
+    if target.slot is not None:
+        return f"restarted, pid {changing.recycle(app, target.slot)}"
+    if app.id >= 0 and (update_env or changes(app)):
+        return _anew(app, update_env)
+    try:
+        done = changing.reload(app, AT_ONCE, Progress(app.name).event)
+    except NotRunningError:
+        if app.id < 0:
+            raise
+        return _anew(app, update_env)
+    assert done is not None
+    return f"restarted in {done['seconds']:.1f} s"
+
+
+def _anew(app: Definition, update_env: bool) -> str:
+    """With a primary of its own: what listens is closed and opened again."""
+    from rrdispatch.cli.start import again, longest, start
+
+    definition = again(app, {}, update_env)
+    ran = ending.stop(app)
+    start(definition, longest(definition.settings), quiet=True)
+    return "restarted" if ran else "started"
+
+
+def changes(app: Definition) -> list[str]:
+    """Settings that a start would find otherwise than they are, in a file for example."""
+    from rrdispatch.cli.start import resolved
+
+    found = resolved(app).values()
+    return [key for key, value in found.items() if app.settings.get(key) != value]

@@ -1,0 +1,22 @@
+"""``rrdispatch scale``: more workers, or fewer."""
+
+from __future__ import annotations
+
+import click
+
+from rrdispatch.cli.each import each
+from rrdispatch.control import changing
+from rrdispatch.control.selectors import Target
+
+
+@click.command("scale", context_settings={"ignore_unknown_options": True})
+@click.argument("selector")
+@click.argument("number", metavar="N|+N|-N")
+def command(selector: str, number: str) -> int:
+    """Have N workers, N more or N fewer. Those that go finish what they have."""
+    return each([selector], lambda target: scale(target, number))
+
+
+def scale(target: Target, number: str) -> str:
+    wanted = changing.scale(target.definition, number)
+    return "1 worker" if wanted == 1 else f"{wanted} workers"

@@ -1,0 +1,25 @@
+"""What looks like a secret, by its name or by a password in an address."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+MASK = "********"
+_NAME = re.compile(
+    r"SECRET|TOKEN|PASSW|PASSPHRASE|PWD$|CREDENTIAL|API_?KEY|PRIVATE|ACCESS_?KEY|AUTH|COOKIE|DSN|"
+    r"(^|_)KEY$",
+    re.IGNORECASE,
+)
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s/@]+@", re.IGNORECASE)
+_HARMLESS = frozenset(("PWD", "OLDPWD", "SSH_AUTH_SOCK", "XAUTHORITY"))
+
+
+def masked(values: Mapping[str, str]) -> dict[str, str]:
+    return {key: mask(key, value) for key, value in values.items()}
+
+
+def mask(key: str, value: str) -> str:
+    if value and key not in _HARMLESS and _NAME.search(key):
+        return MASK
+    return _ADDRESS.sub(rf"\1:{MASK}@", value)
