@@ -207,7 +207,9 @@ def spawn(request: SpawnRequest) -> tuple[int, int]:
     cwd = ffi.NULL if request.cwd is None else ffi.new("char[]", os.fsencode(request.cwd))
     core_array = ffi.new("int[]", cores)
     environment = [ffi.new("char[]", text) for text in _variables(request)]
-    pid_text = ffi.NULL if request.own_pid is None else environment[-1] + len(request.own_pid) + 1
+    pid_text = {}
+    if request.own_pid is not None:
+        pid_text["pid_text"] = environment[-1] + len(request.own_pid) + 1
     native = ffi.new(
         "struct rr_spawn *",
         {
@@ -223,7 +225,7 @@ def spawn(request: SpawnRequest) -> tuple[int, int]:
             "nofile_hard": hard % (1 << 64),
             "cores": core_array,
             "core_count": len(cores),
-            "pid_text": pid_text,
+            **pid_text,
         },
     )
     pidfd, step = ffi.new("int *"), ffi.new("int *")
