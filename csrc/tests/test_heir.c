@@ -259,19 +259,23 @@ static void an_heir_finds_everything(void)
     close(listener);
 }
 
-static void after_failures_a_call_is_waited_for(void)
+static void wait_for_a_call(int at)
 {
     struct rig rig;
+    const int tags[] = {RR_APP_CONTROL, RR_APP_DOOR};
     struct sockaddr_un name = {.sun_family = AF_UNIX}; /* bound to a name that the kernel chooses */
     socklen_t length = sizeof name;
-    int control = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int place[2], client = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-    CHECK_EQUAL(bind(control, (struct sockaddr *)&name, sizeof(sa_family_t)), 0);
-    CHECK_EQUAL(listen(control, 8), 0);
-    CHECK_EQUAL(getsockname(control, (struct sockaddr *)&name, &length), 0);
     start(&rig);
-    CHECK_EQUAL(keep(&rig, 0, RR_APP_CONTROL, &control, 1), 0);
+    for (int i = 0; i < 2; i++) {
+        struct sockaddr_un any = {.sun_family = AF_UNIX};
+        place[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        CHECK_EQUAL(bind(place[i], (struct sockaddr *)&any, sizeof(sa_family_t)), 0);
+        CHECK_EQUAL(listen(place[i], 8), 0);
+        CHECK_EQUAL(keep(&rig, 0, tags[i], &place[i], 1), 0);
+    }
+    CHECK_EQUAL(getsockname(place[at], (struct sockaddr *)&name, &length), 0);
     CHECK_EQUAL(say_command(&rig, command, sizeof command, 3, 0), 0);
     atomic_store(&failures_wanted, 3);
     rig_die(&rig);
@@ -281,8 +285,14 @@ static void after_failures_a_call_is_waited_for(void)
     rig_succeed(&rig, next_heir());
     CHECK_EQUAL(started(&rig), 4);
     stop(&rig);
-    close(control);
+    rig_close(place, 2);
     close(client);
+}
+
+static void after_failures_a_call_is_waited_for(void)
+{
+    wait_for_a_call(0);
+    wait_for_a_call(1);
 }
 
 static void a_silent_heir_is_killed(void)

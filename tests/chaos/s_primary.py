@@ -22,6 +22,7 @@ from tests.harness.followed import Followed, refused
 from tests.harness.load import Load, load_beside
 from tests.harness.records import TIMEOUT, Plan, Tally, quantile
 from tests.harness.servers import ROOT, wait_until
+from tests.heirs.program import FollowedProgram
 
 MOST = 3  # heirs in 30 s
 DRAIN = 5.0
@@ -113,6 +114,41 @@ def start_alone() -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", "import rrdispatch.cli.heir"], cwd=ROOT, check=True)
     return (time.monotonic() - began) * 1000
+
+
+@scenario(
+    "primary-program",
+    title="the same with an unmodified program on two ports; one of its workers killed each time",
+    target="0 lost but what killed workers had in hand; each that follows has both listeners",
+    mutant="no-heir",
+)
+def primary_program(run: Run) -> Result:
+    result, deaths = Result(), 0
+    options = ("-i", "2", "--dispatcher", run.dispatcher, "--max-restarts", "0")
+    service = FollowedProgram(*options, home=Path(run.tmp) / "home")
+    try:
+        loads = service.loads(rate=50.0)
+        for _ in range(int(run.size(2, 3))):
+            victim = service.serving()[0]
+            processes.kill(victim)
+            deaths += 1
+            result.check(ADOPTED, adoption(service) is not None)
+            if result.broken:
+                break
+            service.wait_serving(2, without=victim)
+        tally = Tally([record for load in loads for record in load.stop().records])
+        if not result.broken:
+            alone = set(service.serving().values())
+            ports = [{one.pid for one in it.records} for it in service.ask_ports(10)]
+            result.check("both workers serve both ports", ports == [alone] * 2)
+    finally:
+        service.close()
+    outcomes = tally.outcomes()
+    result.counts |= {"kills": deaths, "requests": len(tally.records)}
+    result.counts |= {"lost in hand": len(tally.failed), "hangs": outcomes[TIMEOUT]}
+    result.check(HANGS, not outcomes[TIMEOUT])
+    result.check("lost in hand <= 4 per killed worker", len(tally.failed) <= 4 * deaths)
+    return result
 
 
 @scenario(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import census, processes
+from tests.harness.followed import Followed
 from tests.harness.load import Load, load_beside
 from tests.harness.records import Plan, Tally
 from tests.harness.servers import wait_until
@@ -17,6 +18,7 @@ from tests.heirs.moments import CLUSTER, ends_itself
 from tests.heirs.program import FollowedProgram, assert_even
 from tests.heirs.test_followed import settled
 from tests.heirs.test_headless import make_headless
+from tests.programs.program import APPS, free_port
 
 Start = Callable[..., FollowedProgram]
 QUICK = ("--probation", "0.2")
@@ -95,6 +97,22 @@ def test_an_heir_tells_another_dispatcher_everything(program: Start) -> None:
     serving = service.wait_serving(2, without=victim)
     for tally in service.ask_ports(20):
         assert_even(tally, set(serving.values()))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which the program gives up")
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_a_program_that_gave_up_root(dispatcher: str, when: str, tmp_path: Path) -> None:
+    """An heir is not its parent, and knows it all the same."""
+    port = free_port()
+    options = ("-i", "2", "--dispatcher", dispatcher, *QUICK, "--", when, str(port))
+    with Followed("drops.py", *options, home=tmp_path / "home", bind=(), cwd=APPS) as service:
+        service.addresses = [f"127.0.0.1:{port}"]
+        service.replace_primary()
+        with load_beside(service, Plan(service.address, rate=50.0)) as load:
+            load.wait_more(10)
+            assert service.ask("reload")["generation"] == 2
+            load.wait_more(10)
+            assert not load.stop().failed
 
 
 def test_it_listens_while_nobody_is_there(program: Start) -> None:

@@ -60,6 +60,15 @@ def test_no_answer(tmp_path: Path) -> None:
         refused(run(LISTENS, free_port(), quick), "TimeoutError Connection timed out")
 
 
+def test_it_waits_longer_where_an_heir_may_come(tmp_path: Path) -> None:
+    """As it is told to: longer than the 5 s of others."""
+    script = LISTENS.replace("time.monotonic() - start < 4", "time.monotonic() - start >= 5.5")
+    with fake_primary(tmp_path) as primary:
+        primary.behaviour.silent = True
+        patient = {**primary.preloaded, "RRDISPATCH_SHIM_TIMEOUT_MS": "5600"}
+        refused(run(script, free_port(), patient), "TimeoutError Connection timed out")
+
+
 def test_its_queue_is_full(tmp_path: Path) -> None:
     path = tmp_path / "full"
     seqpacket = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
