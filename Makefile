@@ -12,7 +12,7 @@
 #   make san-dispatch   real processes and chaos on a dispatcher with sanitizers
 #   make fuzz     the C core's fuzzers, each for FUZZ seconds (60; needs clang)
 #   make bench    CPU of the dispatching process per connection
-#   make load     a short locust run against an example
+#   make load     rrdispatch beside other servers, quickly: a table and a report (three minutes)
 #   make wheel    dist/*.whl, installed and tried in a new environment
 #   make docs     the tables of docs/ that are made from code
 #   make lock     pylock.toml anew
@@ -99,7 +99,7 @@ bench: $(VENV)/built
 	$(BIN)/python -m loadtests.bench
 
 load: $(VENV)/built
-	$(BIN)/python tools/load.py
+	$(BIN)/python -m loadtests.compare --quick
 
 wheel: $(VENV)/installed
 	$(BIN)/python tools/wheel.py

@@ -2,38 +2,21 @@
 
     locust -f loadtests/connection_per_request.py --host http://127.0.0.1:8000
 
-At the end it prints how many connections each worker answered.
+Connect, first byte and the whole are rows of their own. At the end it prints how many connections
+each worker answered, and the share of requests over 1 s and over 3 s.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from typing import Any
-
-from locust import FastHttpUser, constant, events, task
-
-answered: Counter[str] = Counter()
+from locust import constant, task
+from parts import RawUser
 
 
-class ConnectionPerRequest(FastHttpUser):
+class ConnectionPerRequest(RawUser):
     """Asks as soon as it was answered, each time on a connection of its own."""
 
     wait_time = constant(0)
 
     @task
-    def ask(self) -> None:
-        headers = {"Connection": "close"}
-        with self.client.get("/", headers=headers, catch_response=True) as response:
-            found = re.search(r"worker \d+", response.text or "")
-            if found:
-                answered[found[0]] += 1
-            else:
-                response.failure(f"not the answer of a worker: {response.text!r}")
-
-
-@events.quitting.add_listener
-def show(**_: Any) -> None:
-    """The split over the workers."""
-    for worker, count in sorted(answered.items()):
-        print(f"{worker}: {count} connections")
+    def once(self) -> None:
+        self.ask()

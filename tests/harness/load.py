@@ -22,6 +22,8 @@ ROOT = Path(__file__).resolve().parents[2]
 class Load:
     """A running load; as a context manager it never outlives the block."""
 
+    program = "tests.harness.client"
+
     def __init__(self, plan: Plan) -> None:
         # Numbers are never used twice in a run, so that a journal names the request.
         self.plan = plan = replace(plan, base=next(_BASES))
@@ -29,7 +31,7 @@ class Load:
         self._news = threading.Condition()
         self._ended = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.harness.client", plan.to_json()],
+            [sys.executable, "-m", self.program, plan.to_json()],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

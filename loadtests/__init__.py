@@ -1,0 +1,1 @@
+"""Load tests: locust scenarios, a comparison with other servers, a benchmark of the dispatcher."""

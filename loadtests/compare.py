@@ -1,0 +1,211 @@
+"""rrdispatch beside what one would use instead: same app, number of workers and generator.
+
+    python -m loadtests.compare [--quick | --full] [--only NAME ...] [--against OLD.json]
+
+Rounds are interleaved and the order in each is shuffled; medians are told with least and most. CPU
+per request is that of all processes of a contender, so that a busy machine does not decide. What is
+not installed is left out, with the line that installs it. No failed request is tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .bad_days import BAD_DAYS, BadDay
+from .contenders import CONTENDERS, Contender, chosen
+from .measures import FULL, GOOD_DAY, QUICK, Measuring, Size
+from .report import summary, write_report
+from .results import Results, machine
+from .running import Running
+
+QUICK_S = 170.0  # what would probably take longer is not begun
+MOST_WORKERS = 64
+
+
+@dataclass
+class Comparison:
+    """One run: who, in how many rounds, for how long, and what was found."""
+
+    contenders: list[Contender]
+    workers: int
+    rounds: int
+    size: Size
+    bad_days: list[BadDay]
+    directory: Path
+    seed: int
+    results: Results
+    limit_s: float = float("inf")
+    began: float = field(default_factory=time.monotonic)
+    done: int = 0
+
+    def run(self) -> None:
+        """A round of good days, the bad days, the other rounds: as many as fit the time."""
+        order = random.Random(self.seed)
+        self._round(1, order)
+        took = time.monotonic() - self.began
+        for days in self._trials():
+            for contender in order.sample(self.contenders, len(self.contenders)):
+                able = [day for day in days if day.possible(contender)]
+                if able:
+                    title = ", ".join(day.name for day in able)
+                    self._on(contender, title, [day.run for day in able])
+        rounds = 1
+        while rounds < self.rounds and self._left() > took:
+            rounds += 1
+            self._round(rounds, order)
+        self.results.about["rounds"] = rounds
+
+    def _round(self, number: int, order: random.Random) -> None:
+        for contender in order.sample(self.contenders, len(self.contenders)):
+            self._on(contender, f"round {number} of {self.rounds}", list(GOOD_DAY.values()))
+
+    def _trials(self) -> list[list[BadDay]]:
+        """Each bad day on a server of its own; all on the same one where time is short."""
+        if self.limit_s == float("inf"):
+            return [[day] for day in self.bad_days]
+        return [self.bad_days]
+
+    def _left(self) -> float:
+        return self.limit_s - (time.monotonic() - self.began)
+
+    @property
+    def total(self) -> int:
+        able = sum(
+            any(day.possible(each) for day in days)
+            for days in self._trials()
+            for each in self.contenders
+        )
+        return self.rounds * len(self.contenders) + able
+
+    def _on(
+        self, contender: Contender, title: str, parts: list[Callable[[Measuring], None]]
+    ) -> None:
+        """One that cannot be started or measured is told, and the others go on."""
+        self.done += 1
+        began = time.monotonic()
+        head = f"[{self.done}/{self.total}] {title}: {contender.name}"
+        if self._left() < 0:
+            self.results.notes["cut short"] = f"the time was up at {head}"
+            say(f"{head}: left out, the time is up")
+            return
+        directory = self.directory / str(self.done)
+        try:
+            with Running(contender, directory, self.workers) as running:
+                for part in parts:
+                    part(Measuring(running, self.results, self.size))
+        except (OSError, RuntimeError, TimeoutError, AssertionError) as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0][:300]
+            self.results.notes[f"{contender.name}, {title}"] = f"could not be measured: {why}"
+            say(f"{head}: could not be measured: {why}")
+        else:
+            say(f"{head}: {time.monotonic() - began:.1f} s")
+
+
+def say(text: str) -> None:
+    """Progress: on stderr, so that stdout is the table."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def present(contenders: list[Contender], results: Results) -> list[Contender]:
+    """Those that can be started here; the others are told how to be had."""
+    found = []
+    for each in contenders:
+        if each.missing:
+            results.skipped[each.name] = each.missing
+            say(f"skipped: {each.name}; to have it: {each.missing}")
+        else:
+            found.append(each)
+            results.versions[each.name] = each.version
+            if each.note:
+                results.notes[each.name] = each.note
+    return found
+
+
+def arguments(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m loadtests.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="some contenders, under three minutes")
+    size.add_argument("--full", action="store_true", help="all, at length: about two hours")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="or parts of names")
+    parser.add_argument("--days", nargs="*", metavar="DAY", choices=[d.name for d in BAD_DAYS],
+                        help="bad days: " + ", ".join(each.name for each in BAD_DAYS))  # fmt: skip
+    parser.add_argument("--rounds", type=int, help="2 if quick, else 5")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seconds", type=float, help="of each busy measurement")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of order and arrivals")
+    parser.add_argument("--output", type=Path, default=Path("build/comparison"), metavar="DIR")
+    parser.add_argument("--against", type=Path, metavar="OLD.json", help="what got slower since")
+    parser.add_argument("--list", action="store_true", help="the contenders and what they need")
+    options = parser.parse_args(words)
+    if not 2 <= options.workers <= MOST_WORKERS or (options.rounds or 1) < 1:
+        parser.error(f"--workers: 2 to {MOST_WORKERS}; --rounds: at least 1")
+    return options
+
+
+def comparison(options: argparse.Namespace, words: list[str], directory: Path) -> Comparison:
+    command = f"python -m loadtests.compare {shlex.join(words)}".rstrip()
+    if "--seed" not in words:
+        command += f" --seed {options.seed}"
+    results = Results("compare", command, about=machine())
+    quick = not options.full
+    size = QUICK if quick else FULL
+    if options.seconds:
+        size = Size(options.seconds, 2 * options.seconds, size.connections, bad_s=options.seconds)
+    days = [each for each in BAD_DAYS if each.quick or not quick]
+    if options.days is not None:
+        days = [each for each in BAD_DAYS if each.name in options.days]
+    rounds = options.rounds or (2 if quick else 5)
+    who = present(chosen(options.only, quick), results)
+    limit = QUICK_S if options.quick else float("inf")
+    results.about |= {"workers": options.workers, "size": _size(options)}
+    return Comparison(
+        who, options.workers, rounds, size, days, directory, options.seed, results, limit
+    )
+
+
+def _size(options: argparse.Namespace) -> str:
+    return "full" if options.full else "quick"
+
+
+def listing() -> None:
+    for each in CONTENDERS:
+        print(f"{each.name:32}{each.version or 'not here: ' + each.get}")
+
+
+def main(words: list[str] | None = None) -> int:
+    words = sys.argv[1:] if words is None else words
+    options = arguments(words)
+    if options.list:
+        listing()
+        return 0
+    old = Results.read(options.against) if options.against else None
+    with tempfile.TemporaryDirectory(prefix="rrdispatch-compare-") as directory:
+        run = comparison(options, words, Path(directory))
+        try:
+            run.run()
+        except KeyboardInterrupt:
+            run.results.notes["cut short"] = "interrupted"
+    run.results.about["seconds"] = round(time.monotonic() - run.began)
+    page = write_report(run.results, options.output, old)
+    print(summary(run.results, old))
+    print(f"\nreport: {page}")
+    return 0 if run.results.rows else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (LookupError, OSError, ValueError) as problem:
+        sys.exit(f"compare: {problem}")
