@@ -181,6 +181,19 @@ def alive(pid: int) -> bool:
     return processes.state(pid) not in ("", "Z")
 
 
+def test_killed_in_the_midst_of_the_final_stop(program: Start) -> None:
+    """The heir waits for what is at work, as the one before it would have."""
+    service = program("--drain-timeout", "120")
+    slow = [load_beside(service, Plan(at, count=2, path="/sleep/2500")) for at in service.addresses]
+    wait_until(lambda: sum(row["inflight"] for row in service.stats()["workers"]) == 4, 20.0)
+    os.kill(service.pid, signal.SIGTERM)
+    service.output.wait(r": stopping", 20.0)
+    heir = service.replace_primary()
+    assert [len(load.finish().ok) for load in slow] == [2, 2]
+    wait_until(lambda: not alive(heir), 60.0, "the heir ends")
+    service.assert_nothing_left()
+
+
 def test_killed_while_others_boot(program: Start) -> None:
     service = program(env={"SEVERAL_BOOT": "0.5"})
     service.ask("scale", workers=4)
