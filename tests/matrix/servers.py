@@ -15,6 +15,11 @@ from pathlib import Path
 APPS = Path(__file__).with_name("apps")
 PYTHON = "{python}"
 AT = "127.0.0.1:{port}"
+CERTIFICATE = (
+    "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
+    "-keyout", "{folder}/key.pem", "-out", "{folder}/cert.pem", "-nodes", "-days", "2",
+    "-subj", "/CN=localhost",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Entry:
     source: str = ""  # a C file of ``apps``, compiled to {folder}/NAME
     link: tuple[str, ...] = ()
     talk: str = "http"
+    certificate: bool = False  # {folder}/cert.pem and {folder}/key.pem
     client: tuple[str, ...] = ()  # one of its own, which must end with 0
     env: Mapping[str, str] = field(default_factory=dict)
     no: Mapping[str, str] = field(default_factory=dict)
@@ -53,10 +59,13 @@ class Entry:
         return [word.format(**names) for word in self.command]
 
     def build(self, tools: Tools) -> None:
-        """CalledProcessError with the compiler's words."""
+        """CalledProcessError with the words of what failed."""
         if self.source:
             target = tools.folder / Path(self.source).stem
             command = ["cc", "-O1", "-o", str(target), str(APPS / self.source), *self.link]
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        if self.certificate:
+            command = [word.format(folder=tools.folder) for word in CERTIFICATE]
             subprocess.run(command, check=True, capture_output=True, text=True)
 
     def found(self, tools: Tools) -> str:
@@ -90,9 +99,14 @@ def _module(name: str, module: str, *command: str, **more: object) -> Entry:
     return _python(name, module, "-m", module, *command, **more)
 
 
+SECURE = {"certificate": True, "talk": "tls"}
+SECOND = {"certificate": True, "talk": "http2"}
+SOCKET = {"talk": "websocket"}
+KEYS = ("--certfile", "{folder}/cert.pem", "--keyfile", "{folder}/key.pem")
 DJANGO = ("with_django.py", "runserver", AT)
 FLASK = ("-m", "flask", "--app", "with_flask", "run", "--port", "{port}")
 SANIC = ("with_sanic:app", "--host", "127.0.0.1", "--port", "{port}")
+NGINX = ("nginx", "-e", "stderr", "-p", "{folder}", "-c")
 UVICORN = ("apps:asgi", "--port", "{port}", "--log-level", "warning")
 ENTRIES = (
     Entry("http.server", (PYTHON, "with_http_server.py", "{port}")),
@@ -123,9 +137,34 @@ ENTRIES = (
         version=("--version",), install="apt-get install nodejs",
     ),
     Entry(
-        "nginx", ("nginx", "-e", "stderr", "-p", "{folder}", "-c", "{folder}/nginx.conf"),
+        "nginx", (*NGINX, "{folder}/nginx.conf"),
         program="nginx", version=("-v",), config="nginx.conf",
         install="apt-get install nginx-light",
+    ),
+    _module(
+        "uvicorn, TLS", "uvicorn", *UVICORN, "--ssl-certfile", "{folder}/cert.pem",
+        "--ssl-keyfile", "{folder}/key.pem", **SECURE,
+    ),
+    _module("gunicorn, TLS", "gunicorn", "-b", AT, "-k", "asgi", *KEYS, "apps:asgi", **SECURE),
+    _module("hypercorn, HTTP/2", "hypercorn", "-b", AT, *KEYS, "apps:asgi", **SECOND),
+    _module(
+        "granian, HTTP/2", "granian", "--interface", "asgi", "--port", "{port}", "--http", "2",
+        "--ssl-certificate", "{folder}/cert.pem", "--ssl-keyfile", "{folder}/key.pem", "apps:asgi",
+        **SECOND,
+    ),
+    Entry(
+        "Node http2", ("node", "with_node_http2.js", "{port}", "{folder}"), program="node",
+        version=("--version",), install="apt-get install nodejs", certificate=True, talk="http2",
+    ),
+    Entry(
+        "nginx, HTTP/2", (*NGINX, "{folder}/nginx_http2.conf"), program="nginx", version=("-v",),
+        config="nginx_http2.conf", install="apt-get install nginx-light", certificate=True,
+        talk="http2",
+    ),
+    _module("uvicorn, WebSocket", "uvicorn", *UVICORN, **SOCKET),
+    _module("daphne, WebSocket", "daphne", "-p", "{port}", "apps:asgi", **SOCKET),
+    _python(
+        "tornado, WebSocket", "tornado", "with_tornado_websocket.py", "{port}", **SOCKET
     ),
     Entry(
         "redis-server",

@@ -1,9 +1,8 @@
-"""How the matrix talks to a server: over HTTP with the load client, to redis in its own words."""
+"""How the matrix talks to a server: over HTTP with the load client, else by an exchange."""
 
 from __future__ import annotations
 
 import http.client
-import re
 import socket
 import threading
 from collections import Counter
@@ -16,6 +15,7 @@ from typing import Protocol
 
 from tests.harness.load import Load, run_load
 from tests.harness.records import Plan, Tally
+from tests.matrix.exchanges import EXCHANGES, Exchange
 
 OTHER = "127.0.0.2"  # a source address that no default would give
 TIMEOUT = 15.0
@@ -108,28 +108,40 @@ def _asked(tally: Tally) -> Asked:
     return Asked(len(tally.records), tally.by_pid(), failures)
 
 
-class Redis:
-    """Inline commands, https://redis.io/docs/latest/develop/reference/protocol-spec/."""
+class Own:
+    """Threads of this process, by an exchange."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
 
     def ask(self, port: int, count: int, concurrency: int = 1) -> Asked:
         with ThreadPoolExecutor(concurrency) as pool:
-            return _counted(pool.map(lambda _: _whose(port), range(count)))
+            return _counted(pool.map(lambda _: self.whose(port), range(count)))
 
     def peer(self, port: int) -> tuple[str, str]:
         with socket.create_connection(
             ("127.0.0.1", port), TIMEOUT, source_address=(OTHER, 0)
         ) as client:
-            seen = re.search(r"\baddr=(\S+)", _command(client, "CLIENT INFO"))
-            return seen[1] if seen else "nobody", "{}:{}".format(*client.getsockname())
+            own = "{}:{}".format(*client.getsockname())
+            return self._exchange(client)[1], own
 
-    def beside(self, port: int) -> RedisBeside:
-        return RedisBeside(port)
+    def beside(self, port: int) -> OwnBeside:
+        return OwnBeside(self, port)
+
+    def whose(self, port: int) -> int | str:
+        """The process that answers, or what went wrong."""
+        try:
+            with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
+                return self._exchange(client)[0]
+        except OSError as error:
+            return f"{type(error).__name__} {error}"
 
 
-class RedisBeside:
+class OwnBeside:
     """A thread that asks again and again."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, talk: Own, port: int) -> None:
+        self._talk = talk
         self._port = port
         self._answers: list[int | str] = []
         self._news = threading.Condition()
@@ -138,7 +150,7 @@ class RedisBeside:
 
     def _run(self) -> None:
         while not self._stopped.wait(1 / RATE):
-            answer = _whose(self._port)
+            answer = self._talk.whose(self._port)
             with self._news:
                 self._answers.append(answer)
                 self._news.notify_all()
@@ -154,7 +166,7 @@ class RedisBeside:
         self._thread.join()
         return _counted(self._answers)
 
-    def __enter__(self) -> RedisBeside:
+    def __enter__(self) -> OwnBeside:
         self._thread.start()
         return self
 
@@ -168,24 +180,6 @@ class RedisBeside:
         self._thread.join()
 
 
-def _whose(port: int) -> int | str:
-    """The process that answers, or what went wrong."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as client:
-            found = re.search(r"process_id:(\d+)", _command(client, "INFO server"))
-            return int(found[1]) if found else "no answer"
-    except OSError as error:
-        return str(error)
-
-
-def _command(client: socket.socket, words: str) -> str:
-    """A bulk reply, or what there was of it."""
-    client.sendall(words.encode() + b"\r\n")
-    with client.makefile("rb") as answer:
-        head = answer.readline()
-        return answer.read(int(head[1:])).decode() if head[:1] == b"$" else ""
-
-
 def _counted(answers: Iterable[int | str]) -> Asked:
     asked = Asked()
     for answer in answers:
@@ -197,4 +191,7 @@ def _counted(answers: Iterable[int | str]) -> Asked:
     return asked
 
 
-TALKS: dict[str, Talk] = {"http": Http(), "redis": Redis()}
+TALKS: dict[str, Talk] = {
+    "http": Http(),
+    **{name: Own(exchange) for name, exchange in EXCHANGES.items()},
+}

@@ -32,12 +32,19 @@ async def asgi(
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
     elif scope["type"] == "http":
-        pairs = [(name.lower().encode(), value.encode()) for name, value in _told(scope)]
+        body = said(scope)
+        headers = told(*scope["client"]) | {"Content-Length": str(len(body))}
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": 200, "headers": pairs})
-        await send({"type": "http.response.body", "body": BODY})
+        await send({"type": "http.response.body", "body": body})
     else:
-        raise ValueError(scope["type"])
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": said(scope).decode()})
+        await send({"type": "websocket.close"})
 
 
-def _told(scope: dict[str, Any]) -> Iterable[tuple[str, str]]:
-    return told(*scope["client"]).items()
+def said(scope: dict[str, Any]) -> bytes:
+    """``PID PEER``, for clients that read no headers."""
+    headers = told(*scope["client"])
+    return f"{headers['X-Pid']} {headers['X-Peer']}".encode()
