@@ -102,7 +102,17 @@ def clustered(entry: Entry, tools: Tools, port: int) -> list[str]:
 
 
 def even_split(server: Clustered, sizes: Sizes) -> Cell:
-    """One after the other: the difference between the workers is at most one."""
+    """One after the other: the difference between the workers is at most one. Once more if not: a
+    worker that a busy machine keeps off its cores for 10 ms is passed over.
+    """
+    first = _split_once(server, sizes)
+    if first.good:
+        return first
+    second = _split_once(server, sizes)
+    return Cell(second.good, f"{first.seen}, then {second.seen}")
+
+
+def _split_once(server: Clustered, sizes: Sizes) -> Cell:
     asked = server.talk.ask(server.port, sizes.connections)
     counts = sorted(asked.by_pid.values())
     good = asked.answered == sizes.connections and len(counts) == WORKERS

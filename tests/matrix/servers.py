@@ -186,12 +186,17 @@ ENTRIES = (
 
 
 def chosen(names: Sequence[str] | None) -> list[Entry]:
-    """By name, or by the beginning of one; SystemExit tells what there is."""
+    """By name, or all whose names begin so; SystemExit tells what there is."""
     if not names:
         return list(ENTRIES)
-    found = [each for each in ENTRIES if any(each.name.startswith(name) for name in names)]
-    unknown = [name for name in names if not any(each.name.startswith(name) for each in found)]
+    found = [_named(name) for name in names]
+    unknown = [name for name, entries in zip(names, found, strict=True) if not entries]
     if unknown:
         known = ", ".join(each.name for each in ENTRIES)
         raise SystemExit(f"no server {', '.join(unknown)}; there are: {known}")
-    return found
+    return [each for each in ENTRIES if any(each in entries for entries in found)]
+
+
+def _named(name: str) -> list[Entry]:
+    same = [each for each in ENTRIES if each.name == name]
+    return same or [each for each in ENTRIES if each.name.startswith(name)]
