@@ -63,7 +63,8 @@ def caught(outcome: Outcome) -> str:
     if outcome.result.skipped:
         return f"skipped: {outcome.result.skipped}"
     if not outcome.good:
-        return "**nothing: the scenario does not see it**"
+        others = "; ".join(outcome.result.broken) or "no check"
+        return f"**nothing: the scenario does not see it** (what broke: {others})"
     return "; ".join(outcome.caught_by)
 
 
@@ -90,7 +91,8 @@ def summary(outcomes: Sequence[Outcome]) -> str:
     parts += [f"{len(missed)} MISSED ({', '.join(missed)})"] if missed else []
     parts += [f"{len(skipped)} SKIPPED ({', '.join(skipped)})"] if skipped else ["0 skipped"]
     if mutants:
-        text = f"{len(mutants)} mutants: {len(mutants) - len(unseen)} caught"
+        seen = [each for each in mutants if each.good and not each.result.skipped]
+        text = f"{len(mutants)} mutants: {len(seen)} caught"
         parts.append(text + (f", NOT SEEN by {', '.join(unseen)}" if unseen else ""))
     return "; ".join(parts) + "."
 

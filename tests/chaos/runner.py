@@ -36,6 +36,7 @@ BREAKS = {
     "no-drain": ("0 failed",),
     "no-probation": ("all were refused",),
 }
+C_ONLY = ("no-pause", "leaky-dispatcher")  # the dispatcher in Python knows nothing of these
 VARIABLE = "RRDISPATCH_MUTANT"
 LIMITS = {False: 120, True: 2400}  # seconds: short, full
 
@@ -87,6 +88,8 @@ def run_scenario(
     scenario: Scenario, *, full: bool = False, mutant: str = "", dispatcher: str = "c"
 ) -> Outcome:
     """Runs it in a directory of its own."""
+    if mutant in C_ONLY and dispatcher != "c":
+        return Outcome(scenario, Result(skipped=f"{mutant} is for the C dispatcher"), 0.0, mutant)
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rr-chaos-") as tmp, _mutant(mutant):
         run = Run(full=full, tmp=Path(tmp), mutant=mutant, dispatcher=dispatcher)

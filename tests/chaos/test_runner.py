@@ -106,6 +106,19 @@ def test_every_mutant_is_some_scenarios_and_every_scenario_has_one() -> None:
     assert set(used.values()) - {""} == set(MUTANTS)
 
 
+def test_a_mutant_of_the_other_dispatcher_is_skipped() -> None:
+    found = run_scenario(scenario(Result()), mutant="no-pause", dispatcher="python")
+    assert found.result.skipped
+    assert found.good
+    assert "1 mutants: 0 caught." in report.summary([found])
+
+
+def test_an_unseen_mutant_is_told_with_what_broke_instead() -> None:
+    found = outcome(Result(checks={f"{RAN}: OSError: x": False}), "no-drain")
+    assert f"what broke: {RAN}: OSError: x" in report.caught(found)
+    assert "NOT SEEN by one + no-drain" in report.summary([found])
+
+
 def test_an_unknown_mutant_is_an_error_with_the_right_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
