@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rrdispatch.control.service import connect as connect
     from rrdispatch.embed import Cluster as Cluster
     from rrdispatch.errors import BindError as BindError
     from rrdispatch.errors import ConfigError as ConfigError
@@ -38,6 +39,7 @@ _PLACES = {
     "StartError": "rrdispatch.errors",
     "TargetError": "rrdispatch.errors",
     "Listener": "rrdispatch.worker.listener",
+    "connect": "rrdispatch.control.service",
     "ready": "rrdispatch.worker.notify",
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "StartError",
     "TargetError",
     "__version__",
+    "connect",
     "ready",
 ]
 

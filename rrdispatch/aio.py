@@ -1,4 +1,4 @@
-"""rrdispatch for asyncio: servers over a worker's listeners, and the Cluster with ``await``.
+"""rrdispatch for asyncio: servers over a worker's listeners, Cluster and connect with ``await``.
 
 Names are loaded when they are first used: a worker needs no cluster, an embedding service no
 listeners.
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rrdispatch.control.aembed import Cluster
+    from rrdispatch.control.aservice import connect
     from rrdispatch.worker.streams import create_server, start_server
 
-__all__ = ["Cluster", "create_server", "start_server"]
+__all__ = ["Cluster", "connect", "create_server", "start_server"]
 
 _PLACES = {
     "Cluster": "rrdispatch.control.aembed",
+    "connect": "rrdispatch.control.aservice",
     "create_server": "rrdispatch.worker.streams",
     "start_server": "rrdispatch.worker.streams",
 }

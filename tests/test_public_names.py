@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = [
     "BindError", "Cluster", "ConfigError", "ControlError", "DispatcherError", "Error", "Listener",
     "MissingExtraError", "ProtocolError", "ReloadError", "StartError", "TargetError",
-    "__version__", "ready",
+    "__version__", "connect", "ready",
 ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def test_a_wrong_name_is_an_attribute_error() -> None:
         rrdispatch.Clutser  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["start_server", "create_server", "Cluster"])
+@pytest.mark.parametrize("name", ["start_server", "create_server", "Cluster", "connect"])
 def test_asyncio_names(name: str) -> None:
     assert getattr(importlib.import_module("rrdispatch.aio"), name) is not None
 

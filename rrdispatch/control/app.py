@@ -32,6 +32,11 @@ class App:
         except ControlError:
             return cls(place)  # spoilt: the service needs it least of all
 
+    @property
+    def wanted(self) -> bool:
+        """Nobody asked for its end."""
+        return self.definition is None or self.definition.wanted == RUN
+
     def begins(self) -> None:
         if self.definition is not None:
             self.definition.wanted, self.definition.error = RUN, None

@@ -162,7 +162,7 @@ class Start:
             await supervisor.started()
             await all_serve(supervisor, self._settings.ready_timeout)
         except Error as error:
-            self.error = error
+            self.error = error if self._app.wanted else stopped(self._app)
             if not supervisor.view.finished:
                 supervisor.stop()
             return
@@ -175,6 +175,12 @@ class Start:
     def _take_back(self) -> None:
         self.error = StartError("whoever started it went away before it served")
         self._supervisor.kill()
+
+
+def stopped(app: App) -> StartError:
+    """By somebody else, who did not want it."""
+    hint = "another command stopped it meanwhile"
+    return StartError(f"{app.place.folder.name} was stopped before it served", hint=hint)
 
 
 async def all_serve(supervisor: Supervisor, within: float) -> None:

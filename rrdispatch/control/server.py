@@ -18,6 +18,9 @@ from rrdispatch.control.app import App
 from rrdispatch.control.protocol import BadRequestError, Request
 from rrdispatch.errors import ConfigError, ControlError
 
+RECEIVED_WITHIN = 5.0  # seconds from a request's first byte to its last
+FIRST_WITHIN = 10.0  # from the connection to that first byte
+MOST_TASKS = 64  # requests of one client under way
 MOST_UNREAD = 1 << 20  # bytes that a client left unread before it misses events
 
 Begin = Callable[[Mapping[str, Any]], Awaitable[Supervisor]]
@@ -40,6 +43,7 @@ class Connection:
         self._begin = begin
         self._supervisor = supervisor
         self._app = app
+        self._spoke = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsubscribe: Callable[[], None] | None = None
 
@@ -52,8 +56,9 @@ class Connection:
     async def serve(self) -> None:
         """Until the client is gone. Requests are answered as they are done, not in order."""
         try:
-            while data := await self._reader.readline():
+            while data := await self._line():
                 self._take(data)
+                await self._catch_up()
         except ValueError:  # a line longer than the reader's limit
             error = BadRequestError(protocol.INVALID_REQUEST, "the request is longer than 64 KiB")
             self.write(protocol.failure(None, error))
@@ -63,6 +68,31 @@ class Connection:
         finally:
             if self._unsubscribe is not None:
                 self._unsubscribe()
+
+    async def _catch_up(self) -> None:
+        """Who asks without reading, or more than can be answered, is not listened to meanwhile."""
+        while len(self._tasks) >= MOST_TASKS:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        if self._writer.transport.get_write_buffer_size() >= MOST_UNREAD:
+            await self._writer.drain()
+
+    async def _line(self) -> bytes:
+        """A request. On a control socket, where places are few, who stops in its midst is shut out,
+        and who never begins; the service that embeds us may take all the time it likes.
+        """
+        if self._app is None:
+            return await self._reader.readline()
+        try:
+            begins = None if self._spoke else FIRST_WITHIN
+            first = await asyncio.wait_for(self._reader.read(1), begins)
+            self._spoke = True
+            if first in (b"", b"\n"):
+                return first
+            return first + await asyncio.wait_for(self._reader.readline(), RECEIVED_WITHIN)
+        except asyncio.TimeoutError:
+            error = BadRequestError(protocol.INVALID_REQUEST, "the request did not come in time")
+            self.write(protocol.failure(None, error))
+            return b""
 
     async def finish(self) -> None:
         """Waits for the answers under way and writes them."""
