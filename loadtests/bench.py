@@ -1,19 +1,20 @@
 """CPU of the dispatching process per connection, latency at a low rate, and memory.
 
     python -m loadtests.bench [--rounds 25] [--workers 2 8 64] [--takers 2] [--json FILE]
+                              [--against OLD.json]
 
 A backlog of 1,000 connections is given out to workers that only take. All variants run interleaved
-in one run; medians are told, with the ratio to the floor, ``accept4`` alone.
+in one run; medians are told, with the ratio to the floor, ``accept4`` alone. The JSON is in the
+format of ``loadtests.compare``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import statistics
+import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from rrdispatch import Cluster
@@ -29,6 +30,8 @@ from .bench_parts import (
     compile_helpers,
     pss_kib,
 )
+from .report import changes
+from .results import Results, machine
 
 BATCH = 16
 
@@ -42,6 +45,7 @@ class Row:
     microseconds: float
     ratio: float
     spread: float
+    ratios: list[float]
 
 
 def variants(workers: int, taker: Path, processes: int) -> dict[str, Naive | Dispatcher]:
@@ -89,7 +93,8 @@ def table(used: dict[tuple[str, int], list[float]]) -> list[Row]:
         low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else (middle,) * 3
         ratios = [value / floor for value, floor in zip(values, floors, strict=True)]
         ratio = statistics.median(ratios)
-        rows.append(Row(name, workers, middle / 1000, ratio, (high - low) / middle))
+        spread = (high - low) / middle
+        rows.append(Row(name, workers, middle / 1000, ratio, spread, ratios))
     return rows
 
 
@@ -150,6 +155,22 @@ def show(rows: list[Row], slow: dict[str, dict[str, float]], used: dict[str, int
         print(f"  {name:24}{kib / 1024:8.1f}")
 
 
+def results(rows: list[Row], slow: dict[str, dict[str, float]], used: dict[str, int]) -> Results:
+    """In the format of the comparison; CPU as a ratio to the floor of its own round."""
+    said = Results("bench", " ".join(["python -m loadtests.bench", *sys.argv[1:]]))
+    said.about = machine()
+    for row in rows:
+        for ratio in row.ratios:
+            said.add(row.variant, f"{row.workers} workers: CPU per connection", ratio, "x accept4")
+        said.add(row.variant, f"{row.workers} workers: microseconds", row.microseconds, "us", "")
+    for kind, values in slow.items():
+        for name, value in values.items():
+            said.add(f"{kind} dispatcher", name, value, "KiB" if name == "pss_kib" else "us", "")
+    for name, kib in used.items():
+        said.add("a service with two workers", f"PSS of {name.split(' ')[0]}", kib, "KiB", "")
+    return said
+
+
 def main() -> None:
     """Run, show, and write the JSON if asked for."""
     parser = argparse.ArgumentParser(prog="python -m loadtests.bench", description=__doc__)
@@ -161,21 +182,20 @@ def main() -> None:
     )
     parser.add_argument("--latencies", type=int, default=300)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--against", type=Path, metavar="OLD.json", help="what changed since")
     options = parser.parse_args()
+    old = Results.read(options.against) if options.against else None
     with tempfile.TemporaryDirectory() as directory:
         floor, taker = compile_helpers(Path(directory))
         rows = measure(options, floor, taker)
         slow = latency(options, taker)
     used = memory()
     show(rows, slow, used)
+    said = results(rows, slow, used)
     if options.json:
-        said = {
-            "machine": platform.platform(),
-            "rows": [asdict(row) for row in rows],
-            "latency_us": slow,
-            "pss_kib": used,
-        }
-        options.json.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+        options.json.write_text(said.to_json(), encoding="utf-8")
+    if old is not None:
+        print("", *changes(said, old), sep="\n")
 
 
 if __name__ == "__main__":

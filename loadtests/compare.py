@@ -22,7 +22,7 @@ from pathlib import Path
 from .bad_days import BAD_DAYS, BadDay
 from .contenders import CONTENDERS, Contender, chosen
 from .measures import FULL, GOOD_DAY, QUICK, Measuring, Size
-from .report import summary, write_report
+from .report import markdown, summary, write_report
 from .results import Results, machine
 from .running import Running
 
@@ -147,6 +147,7 @@ def arguments(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of order and arrivals")
     parser.add_argument("--output", type=Path, default=Path("build/comparison"), metavar="DIR")
     parser.add_argument("--against", type=Path, metavar="OLD.json", help="what got slower since")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the tables, without figures")
     parser.add_argument("--list", action="store_true", help="the contenders and what they need")
     options = parser.parse_args(words)
     if not 2 <= options.workers <= MOST_WORKERS or (options.rounds or 1) < 1:
@@ -199,6 +200,8 @@ def main(words: list[str] | None = None) -> int:
             run.results.notes["cut short"] = "interrupted"
     run.results.about["seconds"] = round(time.monotonic() - run.began)
     page = write_report(run.results, options.output, old)
+    if options.markdown:
+        options.markdown.write_text(markdown(run.results, {}, None), encoding="utf-8")
     print(summary(run.results, old))
     print(f"\nreport: {page}")
     return 0 if run.results.rows else 1

@@ -197,6 +197,11 @@ CONTENDERS = (
         note="processes with a listening socket each: apps/baseline.py",
     ),
     Contender(
+        "uvicorn, naive turns", peer(PYTHON, "naive.py", "PORT", "WORKERS"), ALL_UVICORN,
+        get=GET_UVICORN, reload="",
+        note="accept, send_fds to the next, close, in Python: apps/naive.py",
+    ),
+    Contender(
         "Node cluster", peer("node", "contender.js", "PORT", "WORKERS"), program="node",
         get=GET_NODE, quick=True, note="the reload is ours, as pm2 does it",
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import page, plots
 from .bad_days import BAD_DAYS
-from .results import Change, Results, Row, against
+from .results import LEAST_CHANGE, Change, Results, Row, against
 
 TERMINAL = {
     "split at 1: most/fewest": "split@1",
@@ -163,10 +163,49 @@ def ratios(results: Results) -> list[list[str]]:
     return rows
 
 
+COMPARED = (  # of what a loss is worth telling, and the test that it is of
+    "split at 1: variation", "split at 40: variation", "split at 200: variation",
+    "connection per request: requests", "connection per request: CPU",
+    "connection per request: p99",
+    "keep-alive: requests", "keep-alive: CPU", "keep-alive: p99",
+    "1 % block 500 ms: p99", "1 % block 500 ms: failed", "1 stopped: hung", "1 stopped: p99",
+    "1 blocked 4 s: p99", "killed every s: lost", "killed every s: p99", "reload: lost",
+    "reload: p99", "reload: until all is new", "all dead: until an answer", "all dead: lost",
+    "10 times too many: answered", "10,000 idle: p99", "slow clients: p99", "memory",
+)  # fmt: skip
+OURS = "rrdispatch"
+
+
+def losses(results: Results) -> Iterator[str]:
+    """Where somebody else did better than ours does by default, by more than both spreads."""
+    for name in COMPARED:
+        mine = results.find(OURS, name)
+        if mine is None:
+            continue
+        others = [row for row in results.rows if row.measure == name and _beats(row, mine)]
+        if others:
+            sign = 1 if mine.better == "less" else -1
+            best = sorted(others, key=lambda row: sign * row.median)
+            told = ", ".join(f"{row.contender} {number(row.median)}" for row in best[:4])
+            more = f" and {len(best) - 4} others" if len(best) > 4 else ""
+            yield f"* {name}: {number(mine.median)} {mine.unit}".rstrip() + f"; {told}{more}"
+
+
+def _beats(other: Row, mine: Row) -> bool:
+    if other.contender.startswith(OURS) or not other.values:
+        return False
+    better = other.spread[1] < mine.spread[0]
+    if mine.better == "more":
+        better = other.spread[0] > mine.spread[1]
+    worth = abs(other.median - mine.median) > LEAST_CHANGE * abs(mine.median)
+    return better and worth
+
+
 def markdown(results: Results, figures: dict[str, Path], old: Results | None) -> str:
     lines = ["# rrdispatch beside others", "", *preface(results), ""]
     for title, path in figures.items():
         lines += [f"![{title}]({path.name})", "", f"Again: `{again(results)}`", ""]
+    lines += ["## Where others did better", "", *(list(losses(results)) or ["Nowhere."]), ""]
     for title, rows in tables(results):
         lines += [f"## {title}", "", *_table(rows), ""]
     lines += ["## Who took part", "", *_table(taking_part(results)), ""]
@@ -196,8 +235,8 @@ def preface(results: Results) -> list[str]:
     said = [made]
     if size == "quick":
         said.append(
-            "This is a quick run: it shows the kind of a difference, not its exact size. "
-            "Figures of bad days are of one trial each."
+            "This is not a full run, which takes hours on a quiet machine: it shows the kind of a "
+            "difference, not its exact size. Figures of bad days are of one trial each."
         )
     said.append(
         "Medians of the rounds, least and most in brackets. CPU is that of all processes of a "
@@ -236,6 +275,7 @@ def write_report(results: Results, directory: Path, old: Results | None = None) 
         document.paragraphs([missing])
     for title, path in figures.items():
         document.figure(title, path)
+    document.lines("Where others did better", list(losses(results)) or ["Nowhere."])
     for title, rows in tables(results):
         document.table(title, rows)
     document.table("Who took part", taking_part(results))

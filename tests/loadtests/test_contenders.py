@@ -10,6 +10,8 @@ import pytest
 from loadtests.compare import present
 from loadtests.contenders import CONTENDERS, Contender, Place, chosen
 from loadtests.results import Results
+from loadtests.running import Running, traffic
+from tests.harness.records import Plan
 
 
 @pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.name)
@@ -42,3 +44,20 @@ def test_what_is_not_installed_is_left_out_with_how_to_get_it(
     assert present([module, program, CONTENDERS[0]], results) == [CONTENDERS[0]]
     assert results.skipped == {"a": "pip install a", "b": "apt install b"}
     assert "skipped: a; to have it: pip install a" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("contender", CONTENDERS, ids=lambda each: each.name)
+def test_each_that_is_here_answers_with_all_workers(contender: Contender, tmp_path: Path) -> None:
+    if contender.missing:
+        pytest.skip(f"not here: {contender.missing}")
+    with Running(contender, tmp_path / "app", 2) as running:
+        before = running.usage()
+        records = traffic(Plan(running.address, "closed", count=40, concurrency=4))
+        workers, others = running.usage().since(before, running.workers)
+        known = running.known
+    assert len([record for record in records if record.ok]) == 40
+    assert len(running.workers) >= 2
+    assert workers > 0
+    assert others >= 0
+    assert not [each for each in known if each.alive()]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from loadtests.report import summary
+from loadtests.bench import Row, table
+from loadtests.bench import results as bench_results
+from loadtests.report import losses, summary
 from loadtests.results import Results, against
 
 
@@ -63,3 +65,25 @@ def test_a_change_is_more_than_both_spreads(
 def test_what_got_worse_is_told_with_both_values() -> None:
     text = summary(results(20), results(10))
     assert "worse: rrdispatch, keep-alive: CPU: 10 -> 20 us (x 2)" in text
+
+
+def test_the_benchmark_writes_the_same_format(tmp_path: Path) -> None:
+    rows = table({("accept4 alone", 0): [1000.0, 2000.0], ("C", 8): [2000.0, 5000.0]})
+    assert [row.variant for row in rows if isinstance(row, Row)] == ["accept4 alone", "C"]
+    path = tmp_path / "bench.json"
+    path.write_text(bench_results(rows, {"c": {"accept_p50": 3.0}}, {"worker 0": 9000}).to_json())
+    row = Results.read(path).find("C", "8 workers: CPU per connection")
+    assert row is not None
+    assert row.values == [2.0, 2.5]
+
+
+def test_where_others_did_better_is_told() -> None:
+    found = Results("compare")
+    for value in (0, 1):
+        found.add("rrdispatch", "keep-alive: requests", 100 + value, "/s", "more")
+        found.add("faster", "keep-alive: requests", 200 + value, "/s", "more")
+        found.add("slower", "keep-alive: requests", 50 + value, "/s", "more")
+        found.add("rrdispatch", "memory", 100 + 100 * value, "MiB")
+        found.add("as large", "memory", 120 + value, "MiB")
+        found.add("rrdispatch, strict", "memory", 10, "MiB")
+    assert list(losses(found)) == ["* keep-alive: requests: 100 /s; faster 200"]
