@@ -225,7 +225,7 @@ class Kind:
 def simulate(work: Work, workers: int, kind: Kind, policy: Policy) -> Record:
     """Run the whole stream, until its last request is answered."""
     clock = Clock()
-    record = Record(array("d", bytes(8 * work.count * work.keep)), [0] * workers)
+    record = Record(array("d", [-1.0]) * (work.count * work.keep), [0] * workers)
     built = [kind.build(index, clock, policy, record) for index in range(workers)]
     policy.begin(clock, built, kind, record)
     arrivals = work.connections()
@@ -241,4 +241,7 @@ def simulate(work: Work, workers: int, kind: Kind, policy: Policy) -> Record:
     arrive(None)
     clock.run()
     record.seconds = clock.now
+    if min(record.waits) < 0:
+        lost = sum(each < 0 for each in record.waits)
+        raise RuntimeError(f"{policy.name}: {lost} requests were never answered")
     return record
