@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -135,9 +136,14 @@ def _gunicorn() -> bool:
 
 async def ask(port: int, demand: float) -> tuple[float, bytes]:
     """One request on its own connection: when it was answered, and by whom."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
     path = f"/block/{demand / MS:.4f}"
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+    # Without a turn of our loop between the two: on a busy machine that can be so late that a worker
+    # takes the connection for an idle one, and another one with it.
+    connected = socket.create_connection(("127.0.0.1", port))
+    connected.sendall(request)
+    connected.setblocking(False)
+    reader, writer = await asyncio.open_connection(sock=connected)
     answer = await reader.read()
     ended = asyncio.get_running_loop().time()
     writer.close()

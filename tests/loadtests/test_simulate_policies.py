@@ -123,10 +123,11 @@ def test_a_stalled_worker_gets_nothing_until_it_takes() -> None:
 
 def test_stuck_while_all_are_busy() -> None:
     """No queue is ever empty: what waits for a worker that takes nothing is moved all the same."""
-    lines = [(0.0, 10_000.0), *((1.0 + 10 * i, 25.0) for i in range(100))]
-    found = waits(Ours("strict"), 3, *lines)
-    assert max(found) < 2_000
-    assert max(waits(Textbook(), 3, *lines)) > 9_000
+    burst = [(0.0, 20_000.0), *[(1.0, 10.0)] * 15]
+    lines = [*burst, *((5.0 + 5 * i, 10.0) for i in range(1000))]
+    found = waits(Ours("round-robin", stall_timeout=0.1), 3, *lines)
+    assert 2_000 < max(found) < 3_000  # 20 times stall_timeout, and a queue
+    assert max(waits(Textbook(), 3, *lines)) > 15_000
 
 
 def test_node_leaves_one_with_who_is_blocked() -> None:
