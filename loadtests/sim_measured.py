@@ -138,8 +138,8 @@ async def ask(port: int, demand: float) -> tuple[float, bytes]:
     """One request on its own connection: when it was answered, and by whom."""
     path = f"/block/{demand / MS:.4f}"
     request = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
-    # Without a turn of our loop between the two: on a busy machine that can be so late that a worker
-    # takes the connection for an idle one, and another one with it.
+    # Without a turn of our loop between the two: on a busy machine the request can come so late
+    # that a worker takes the connection for an idle one, and another one with it.
     connected = socket.create_connection(("127.0.0.1", port))
     connected.sendall(request)
     connected.setblocking(False)

@@ -22,7 +22,7 @@ from .sim_ours import Ours
 from .sim_policies import Hash, Node, Racing, Textbook
 from .sim_report import Row, markdown_table, plot, plotter, summarise, text_table
 from .sim_theory import mg1_waiting, mmc_waiting
-from .sim_work import MS, SERVICES, Work
+from .sim_work import MS, SERVICES, Work, stretched
 
 Made = Callable[[], Policy]
 
@@ -50,7 +50,7 @@ def work_of(options: argparse.Namespace, workers: int, load: float, seed: int) -
     """The stream of one round: the same for every policy."""
     kind = Kind(options.threads)
     # What keeps a thread: with threads the waiting for others, too.
-    service = SERVICES[options.service]()
+    service = stretched(SERVICES[options.service](), options.stretch)
     awaited = options.awaits * MS if options.threads else 0.0
     rate = load * workers * kind.servers / (service.mean + awaited) / options.keep
     requests = max(options.requests, options.requests // 50 * workers)
@@ -121,7 +121,7 @@ def parser() -> argparse.ArgumentParser:
     add("--markdown", type=Path, metavar="FILE")
     add("--plot", type=Path, metavar="FILE.png", help="p99 over load")
     add("--measured", action="store_true", help="the real thing beside the model")
-    add("--stretch", type=float, default=1.0, help="measured: times by which services are longer")
+    add("--stretch", type=float, default=1.0, help="times by which services are longer")
     add("--seconds", type=float, default=10.0, help="of each measured run")
     return made
 

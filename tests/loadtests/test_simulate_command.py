@@ -77,6 +77,8 @@ def test_threads_are_kept_by_what_is_awaited() -> None:
     loops = simulate.filled(simulate.parser().parse_args([*said, "--threads", "0"]))
     assert simulate.work_of(threads, 4, 0.5, 1).rate == pytest.approx(0.5 * 4 * 8 / 0.010 / 2)
     assert simulate.work_of(loops, 4, 0.5, 1).rate == pytest.approx(0.5 * 4 / 0.001 / 2)
+    loops.stretch = 5.0
+    assert simulate.work_of(loops, 4, 0.5, 1).rate == pytest.approx(0.5 * 4 / 0.005 / 2)
 
 
 def test_changed_services_keep_their_moments() -> None:
