@@ -133,6 +133,8 @@ class AppTag(IntEnum):
     LOCK = 3
     LOGGER = 4
     DOOR = 5
+    SHARED = 6
+    SHARED_MORE = 7
 
 
 class WorkerTag(IntEnum):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rrdispatch import __version__, mutants
-from rrdispatch._core.layout import AppTag, ControlKind
+from rrdispatch._core.layout import KEPT_FDS, AppTag, ControlKind
 from rrdispatch.cluster.freeze import Freezer
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launches
@@ -81,6 +81,13 @@ class Estate:
         """From now on, at this dispatcher and all that follow."""
         self._kept[tag] = list(fds)
         ask(ControlKind.KEEP, values=(int(tag),), fds=list(fds))
+
+    def share(self, listeners: Sequence[int], ask: Ask) -> None:
+        """Listeners that no dispatcher accepts from; none when they are closed."""
+        for index, tag in enumerate((AppTag.SHARED, AppTag.SHARED_MORE)):
+            fds = listeners[index * KEPT_FDS : (index + 1) * KEPT_FDS]
+            if fds or tag in self._kept:
+                self.keep(tag, fds, ask)
 
     def tell(self, ask: Ask) -> None:
         """To a new dispatcher. The command last: an heir finds all that it needs."""

@@ -67,8 +67,12 @@ def inherit(control: socket.socket) -> Inherited:
         )
     asker.handle.kind = state["fixed"]["dispatcher"]
     found = Inherited(asker.handle, state, Vault(state_fds[0]))
+    shared = [*asker.kept(AppTag.SHARED), *asker.kept(AppTag.SHARED_MORE)]
     for index, told in enumerate(state["listeners"]):
-        found.listeners.append(_listener(asker, index, told))
+        fds = shared[index : index + 1]
+        if not state["fixed"]["settings"]["share_listener"]:
+            fds = asker.ask(listener=index, values=(Inherit.LISTENER,))[1]
+        found.listeners.append(_listener(fds, told))
     for told in _told_workers(state):
         _worker(asker, told, found)
     logger = asker.kept(AppTag.LOGGER)
@@ -110,9 +114,8 @@ class Asker:
         raise DispatcherError(f"the dispatcher did not answer within {ANSWER_WITHIN:g} s")
 
 
-def _listener(asker: Asker, index: int, told: Mapping[str, Any]) -> ListeningSocket:
+def _listener(fds: Sequence[int], told: Mapping[str, Any]) -> ListeningSocket:
     """A closed socket for one that was closed while nobody was there to hear of it."""
-    _, fds = asker.ask(listener=index, values=(Inherit.LISTENER,))
     identity = tuple(told["identity"]) if told["identity"] else None
     if fds:
         sock = ListeningSocket(fileno=fds[0])

@@ -80,8 +80,6 @@ def _check_shared(settings: Settings) -> None:
         raise ConfigError(
             f"{source}: where?", hint="say --bind: we open what the program is handed"
         )
-    if settings.heir:
-        raise ConfigError(f"{source}: not with --heir yet", hint="leave one of the two out")
 
 
 def check_command(settings: Settings, argv: Sequence[str]) -> None:

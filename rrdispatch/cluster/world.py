@@ -106,7 +106,9 @@ class ProcessWorld:
         self.programs = self._open_door(inherited) if self._settings.is_preloaded else None
         self.shared = None
         if self._settings.share_listener:
-            self.shared = Shared(self._listeners, self._settings.backlog, owner.events)
+            mine = [sock for sock in self._listeners if sock.fileno() >= 0]
+            self.shared = Shared(mine, self._settings.backlog, owner.events)
+            self._keep_shared(self.shared.fds())
 
     def _open_door(self, inherited: Inherited | None) -> Programs:
         owner, handles = self._owner, self.workers.handles
@@ -125,6 +127,10 @@ class ProcessWorld:
     def _keep_logger(self) -> None:
         if self._owner.estate is not None:
             self._owner.estate.keep(AppTag.LOGGER, self.logs.fds(), self.dispatching.ask)
+
+    def _keep_shared(self, fds: Sequence[int]) -> None:
+        if self._owner.estate is not None:
+            self._owner.estate.share(fds, self.dispatching.ask)
 
     def adopt(self, inherited: Inherited) -> None:
         """What runs already, once the engine knows it; steps that may not have been done are done
@@ -307,6 +313,7 @@ class ProcessWorld:
         """Our copies; unix sockets' files go with them."""
         if self.shared is not None:
             self.shared.stop_watching()
+            self._keep_shared(())
         for sock in self._listeners:
             if sock.fileno() >= 0:
                 sock.unlink()

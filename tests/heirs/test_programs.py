@@ -11,7 +11,7 @@ import pytest
 
 from tests.harness import census, processes
 from tests.harness.followed import Followed
-from tests.harness.load import Load, load_beside
+from tests.harness.load import Load, load_beside, run_load
 from tests.harness.records import Plan, Tally
 from tests.harness.servers import wait_until
 from tests.heirs.moments import CLUSTER, ends_itself
@@ -113,6 +113,33 @@ def test_a_program_that_gave_up_root(dispatcher: str, when: str, tmp_path: Path)
             assert service.ask("reload")["generation"] == 2
             load.wait_more(10)
             assert not load.stop().failed
+
+
+def test_one_that_is_handed_its_sockets(dispatcher: str, tmp_path: Path) -> None:
+    """The dispatcher does not accept from them, and keeps them all the same."""
+    path = tmp_path / "socket"
+    options = ("-i", "2", "--dispatcher", dispatcher, *QUICK, "--min-uptime", "0.3")
+    where = {"home": tmp_path / "home", "bind": ("127.0.0.1:0", f"unix:{path}"), "cwd": APPS}
+    with Followed("shared.py", "--share-listener", *options, **where) as service:  # type: ignore[arg-type]
+        with load_beside(service, Plan(service.address, rate=50.0)) as load:
+            load.wait_more(10)
+            for _ in range(2):
+                service.replace_primary()
+                load.wait_more(10)
+            assert service.ask("reload")["generation"] == 2
+            load.wait_more(10)
+            tally = load.stop()
+        assert not tally.failed
+        victim = service.stats()["workers"][0]["pid"]
+        processes.kill(victim)
+        wait_until(lambda: victim not in pids(service) and len(pids(service)) == 2, 20.0)
+        assert run_load(Plan(service.address, "closed", count=20)).outcomes() == {"ok": 20}
+        service.replace_primary()
+    assert not path.exists()
+
+
+def pids(service: Followed) -> list[int]:
+    return [row["pid"] for row in service.stats()["workers"] if row["state"] == "ready"]
 
 
 def test_it_listens_while_nobody_is_there(program: Start) -> None:

@@ -189,7 +189,6 @@ BIND = {"bind": ["127.0.0.1:0"]}
         ({"target": "hello.py"}, "where?"),
         ({"target": "hello.py", "listen": False, **BIND}, "not together with --listen"),
         ({"target": "hello.py", "take": ["8000"], **BIND}, "not together with --take"),
-        ({"target": "hello.py", "heir": True, **BIND}, "not with --heir"),
     ],
 )
 def test_what_does_not_go_together(said: dict[str, object], words: str) -> None:
