@@ -92,6 +92,7 @@ class Dispatching:
         # Not closed by the dispatcher yet.
         self._open = {index for index, sock in enumerate(listeners) if sock.fileno() >= 0}
         self._closed: Callable[[], None] | None = None
+        self._ending: dict[int, Callable[[], None]] = {}  # listeners that go while others stay
         self._closing_by = 0.0
         self._replaced: list[float] = []
         self.gone = Totals()
@@ -108,6 +109,11 @@ class Dispatching:
         """One more, opened while the service runs."""
         self._open.add(index)
         self._tell_listener(index)
+
+    def close_listener(self, index: int, answered: Callable[[], None]) -> None:
+        """That one, now, and what waits in its backlog."""
+        self._ending[index] = answered
+        self._close(index)
 
     def close_listeners(self, answered: Callable[[], None]) -> None:
         """Empties every backlog and closes the dispatcher's copies."""
@@ -160,7 +166,7 @@ class Dispatching:
             self._hooks.estate.tell(self.ask)
         for index in sorted(self._open):
             self._tell_listener(index)
-            if self._closed is not None:
+            if self._closed is not None or index in self._ending:
                 self._close(index)
         self.roster.tell_all()
 
@@ -172,6 +178,8 @@ class Dispatching:
     def _close(self, index: int) -> None:
         def closed(_: ControlMessage) -> None:
             self._open.discard(index)
+            if index in self._ending:
+                self._loop.call_soon(self._ending.pop(index))
             self._if_all_closed()
 
         left = max(0.0, self._closing_by - self._loop.time())

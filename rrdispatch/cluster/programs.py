@@ -15,6 +15,7 @@ import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rrdispatch import _core
@@ -73,6 +74,8 @@ class Programs:
         self._listeners, self._told = opened.listeners, opened.told
         self._asked_by = asked_by
         self._loop = asyncio.get_running_loop()
+        self._closing: set[int] = set()
+        self._asked_in: dict[int, set[int]] = {}  # generations, by listener
         self._patience = PATIENCE if opened.followed else {}
         self.secret = opened.secret or secrets.token_bytes(KEY_SIZE)
         self.door = Door(self._answer, self._is_worker, opened.door)
@@ -108,6 +111,35 @@ class Programs:
         else:
             self._asked_by.tell(news.Quiet(worker))
 
+    def close_unused(self, generation: int) -> None:
+        """What other releases than the one that serves listened on, when none of them lives.
+
+        What it listened on itself stays: a worker that died is about to do so again.
+        """
+        holders = [one.channels for one in self._asked_by.handles.values() if not one.reaped]
+        for index, asked_in in self._asked_in.items():
+            gone = index in self._closing or self._listeners[index].fileno() < 0
+            if gone or generation in asked_in or any(index in one for one in holders):
+                continue
+            self._closing.add(index)
+            self._asked_by.dispatching().close_listener(index, partial(self._closed, index))
+
+    def _closed(self, index: int) -> None:
+        sock = self._listeners[index]
+        if sock.fileno() < 0:
+            return  # with all others, at the end
+        text = f"no longer listening on {bound_address(sock)}: no worker does"
+        sock.close()
+        self._closing.discard(index)
+        self._asked_in.pop(index, None)
+        self._asked_by.remember()
+        self._asked_by.events.tell("listening-no-more", text, listeners=self.told())
+
+    def told(self) -> list[dict[str, Any]]:
+        """What is listened on, as events and stats tell it."""
+        both = zip(self._told, self._listeners, strict=True)
+        return [told for told, sock in both if sock.fileno() >= 0]
+
     # ---- what shims ask --------------------------------------------------------------------------
 
     def _is_worker(self, pid: int) -> bool:
@@ -131,6 +163,9 @@ class Programs:
         index = self._index(request.address)
         if index < 0:
             index = self._open(handle, request)
+        if index in self._closing:
+            return None
+        self._asked_in.setdefault(index, set()).add(handle.generation)
         if index not in handle.channels:
             handle.channels[index] = _named_channel(handle.id, request.address)
             self._asked_by.dispatching().roster.add_channel(handle, index)
@@ -156,17 +191,20 @@ class Programs:
         self._asked_by.remember()
         self._asked_by.dispatching().add_listener(index)
         text = f"listening on {bound_address(sock)} (asked for by worker {handle.slot})"
-        self._asked_by.events.tell("listening-too", text, listeners=list(self._told))
+        self._asked_by.events.tell("listening-too", text, listeners=self.told())
         return index
 
     def _place(self, told: dict[str, Any]) -> int:
         """Its index: that of before for one that was written down and is not open, as a primary
-        leaves it that is killed in between.
+        leaves it that is killed in between; else a new one, else that of another which is closed.
         """
         for index, known in enumerate(self._told):
             if known == told and self._listeners[index].fileno() < 0:
                 return index
-        return len(self._told)
+        if len(self._told) < MAX_LISTENERS:
+            return len(self._told)
+        closed = (i for i, sock in enumerate(self._listeners) if sock.fileno() < 0)
+        return next(closed, MAX_LISTENERS)
 
     def _ready(self, handle: WorkerHandle, _request: Request) -> Answer:
         if not handle.says_ready:

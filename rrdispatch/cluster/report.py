@@ -20,7 +20,7 @@ from rrdispatch.settings import Settings
 def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]:
     """The view from outside; numbers of this moment, the dispatcher's of its last ping."""
     dispatching = world.dispatching
-    told = world.told_listeners
+    told = world.listening()
     return {
         "name": settings.name or "app",
         "state": state_of(view),

@@ -185,6 +185,10 @@ class ProcessWorld:
         for slot, told in state["totals"].items():
             self.workers.totals[int(slot)] = SlotTotals(**told)
 
+    def listening(self) -> list[dict[str, Any]]:
+        """Where it listens at this moment."""
+        return self.told_listeners if self.programs is None else self.programs.told()
+
     # ---- World ---------------------------------------------------------------------------------
 
     def now(self) -> float:
@@ -197,6 +201,8 @@ class ProcessWorld:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.programs is not None and self.engine is not None and _settled(self.engine.view):
+            self.programs.close_unused(self.engine.view.generation)
         self._owner.remember()
         if when is not None and self.engine is not None:
             self._timer = self._loop.call_at(when + TICK, self.engine.settle)
@@ -330,3 +336,9 @@ class ProcessWorld:
         self.workers.close()
         await self.logs.close()
         self.limits.restore()
+
+
+def _settled(view: View) -> bool:
+    """Every slot is served by the release of the moment, and nothing else is under way."""
+    serving = {worker.slot for worker in view.serving if worker.generation == view.generation}
+    return view.operation is None and serving >= view.slots.keys()
