@@ -59,7 +59,7 @@ class App:
     def ended(self, error: Error | None = None) -> None:
         """While the lock is still held."""
         if self.fresh:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(ControlError):
                 statedir.remove(self.place.folder)
             return
         if self.definition is None:

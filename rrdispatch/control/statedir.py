@@ -123,9 +123,15 @@ def _is_still_there(folder: Path, lock: int) -> bool:
 
 def remove(folder: Path) -> None:
     """An app's folder with all that is in it; by whoever holds its lock. The lock's file last."""
-    for entry in sorted(os.listdir(folder), key=lambda entry: entry == LOCK):
-        os.unlink(folder / entry)
-    os.rmdir(folder)
+    try:
+        for entry in sorted(os.listdir(folder), key=lambda entry: entry == LOCK):
+            os.unlink(folder / entry)
+        os.rmdir(folder)
+    except OSError as error:
+        raise ControlError(
+            f"{folder} cannot be deleted: {error.strerror}: {error.filename}",
+            hint="what is in there is not ours: take it away, and delete again",
+        ) from error
 
 
 def names(base: Path | None = None) -> list[str]:

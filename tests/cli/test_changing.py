@@ -273,8 +273,34 @@ def test_stop_waits_for_what_is_under_way_and_now_does_not(plane: Plane) -> None
         stop = plane.begin("stop", "web")
         wait_until(lambda: plane.row()["status"] == "stopping", 30.0)
         other = plane.begin("stop", "web")  # waits too, and cuts nothing off
+        wait_until(lambda: watches(other.pid), 30.0, "the second stop watches the primary")
+        assert plane.row()["status"] == "stopping"
         assert stop.poll() is None
         Path(plane.here / "finish").touch()
         assert b"200 OK" in client.recv(4096)
     assert finish(stop).out == "web: stopped\n"
     assert finish(other).code == 0
+
+
+def watches(pid: int) -> bool:
+    """It has a pidfd."""
+    try:
+        links = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    except FileNotFoundError:
+        return False
+    return any("pidfd" in link for link in links)
+
+
+def test_restart_of_an_app_with_an_exclusive_lock(plane: Plane) -> None:
+    """An old worker is gone before its successor starts."""
+    (plane.here / "lone.py").write_text(
+        "import fcntl, os\n"
+        "lock = open('lock' + os.environ['RRDISPATCH_SLOT'], 'w')\n"
+        "fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)\n"
+        "from shop import app\n"
+    )
+    before = {worker["pid"] for worker in plane.start("lone:app")["workers"]}
+    plane.ok("restart", "web")
+    row = plane.row()
+    assert (row["status"], row["restarts"], row["serving"]) == ("online", 0, 2)
+    assert not before & {worker["pid"] for worker in row["workers"]}

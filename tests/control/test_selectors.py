@@ -10,7 +10,7 @@ import pytest
 from rrdispatch.control import statedir
 from rrdispatch.control.definitions import Definition, save
 from rrdispatch.control.selectors import resolve
-from rrdispatch.errors import ConfigError
+from rrdispatch.errors import ConfigError, ControlError
 
 APPS = (("web", 0, "shop"), ("api", 1, "shop"), ("7", 2, "default"), ("worker", 7, "default"))
 
@@ -68,11 +68,25 @@ def test_one_worker_where_whole_apps_are_meant() -> None:
         resolve(["web:1"])
 
 
-def test_a_lock_that_is_free_again_after_a_delete(tmp_path: Path) -> None:
-    """The folder that was locked may have been deleted by whoever held the lock before."""
-    base = tmp_path / "other"
-    directory, lock = statedir.hold("web", base)
-    statedir.remove(base / "web")
-    again, second = statedir.hold("web", base)  # a folder of its own, though the old lock is held
-    for fd in (directory, lock, again, second):
-        os.close(fd)
+def test_a_lock_of_a_folder_that_was_deleted_is_the_lock_of_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever held it deletes the folder just before we get it."""
+    base, lock = tmp_path / "other", statedir._lock
+    deletions = [None, None]
+
+    def late(fd: int, name: str) -> None:
+        if deletions:
+            deletions.pop()
+            statedir.remove(base / "web")
+        lock(fd, name)
+
+    monkeypatch.setattr(statedir, "_lock", late)
+    directory, held = statedir.hold("web", base)
+    try:
+        assert os.path.samestat(os.stat(base / "web" / statedir.LOCK), os.fstat(held))
+        with pytest.raises(ControlError, match="web runs already"):
+            statedir.hold("web", base)
+    finally:
+        os.close(directory)
+        os.close(held)
