@@ -88,11 +88,12 @@ class Watchdog:
             self._timer = self._loop.call_at(self._due, self._ring)
 
     def _ring(self) -> None:
-        due = self._due
+        assert self._timer is not None
         self._look()
-        if self._loop.time() > due + LATE:
-            self._due = self._loop.time() + self._silence
-        elif self._due == due:
+        now = self._loop.time()
+        if now > self._timer.when() + LATE:
+            self._due = now + self._silence
+        elif now >= self._due:
             self._over()
             return
         self._timer = self._loop.call_at(self._due, self._ring)

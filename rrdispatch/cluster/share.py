@@ -48,11 +48,15 @@ class Shared:
         self._loop = asyncio.get_running_loop()
         self._closing = False
         self._quiet_since = 0.0
-        # O_NONBLOCK belongs to the socket, not to the fd: sd_listen_fds(3) has it off.
-        for sock in listeners:
-            sock.setblocking(True)
         self._watch = _ends_of(listeners)
         self._loop.add_reader(self._watch, self._shut_down)
+
+    def make_blocking(self) -> None:
+        """O_NONBLOCK belongs to the socket, not to the fd: off at first, as sd_listen_fds(3) has
+        it. Never again: a worker may have set it, and would hang in accept.
+        """
+        for sock in self._listeners:
+            sock.setblocking(True)
 
     def fds(self) -> list[int]:
         return [sock.fileno() for sock in self._listeners]

@@ -109,6 +109,8 @@ class ProcessWorld:
             mine = [sock for sock in self._listeners if sock.fileno() >= 0]
             self.shared = Shared(mine, self._settings.backlog, owner.events)
             self._keep_shared(self.shared.fds())
+            if inherited is None:
+                self.shared.make_blocking()
 
     def _open_door(self, inherited: Inherited | None) -> Programs:
         owner, handles = self._owner, self.workers.handles

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from rrdispatch.cluster import share
+from rrdispatch.cluster import sdnotify, share
 from rrdispatch.cluster.program import check
 from rrdispatch.errors import ConfigError
 from rrdispatch.settings import from_sources
@@ -68,6 +69,7 @@ def test_a_script_is_reloaded_and_nothing_is_left_open() -> None:
     with shared(free_port(), "shared.py", options=options) as program:
         wait_until(lambda: len(program.said("handed")) == 2, 30.0)
         assert set(program.said("handed (.*)")) == {f"1 named {program.address.split(':')[1]}"}
+        assert set(program.said("blocking (.*)")) == {"True"}
         reload_fails_nobody(program)
         primary, worker = (fds(pid) for pid in (program.pid, program.workers()[0]))
         # 0, 1, 2, the socket, three of ours, and the epoll or selector of the program.
@@ -162,10 +164,53 @@ def test_a_watchdog_that_is_not_fed_bites() -> None:
     options = ("--heartbeat-timeout", "1")
     with shared(free_port(), "shared.py", "--", "beats", workers=1, options=options) as program:
         old = program.workers()[0]
+        program.output.wait(r"\| told 40$", 60.0)  # four times as long as it may be silent
+        assert "hung" not in program.output.text()
+        assert program.workers()[0] == old
         assert len(program.ask(1, path="/mute").ok) == 1
         program.output.wait("hung: it gave no sign of life", 30.0)
         wait_until(lambda: program.workers().get(0, old) != old, 30.0)
         assert len(program.ask(3).ok) == 3
+
+
+class Clock:
+    """A loop of one timer."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due, self.ring = 0.0, lambda: None
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, due: float, ring: Callable[[], None]) -> Clock:
+        self.due, self.ring = due, ring
+        return self
+
+    def when(self) -> float:
+        return self.due
+
+    def cancel(self) -> None:
+        self.due = float("inf")
+
+
+def test_a_watchdog_that_rings_late_waits_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine slept, or we did: the worker had no chance. What it said meanwhile counts."""
+    clock, over, waiting = Clock(), [], [False]
+    monkeypatch.setattr(asyncio, "get_running_loop", lambda: clock)
+
+    def look() -> None:
+        if waiting.pop():
+            dog.sign()
+        waiting.append(False)
+
+    dog = sdnotify.Watchdog(1.0, look, lambda: over.append(clock.now))
+    dog.sign()
+    for at, said in ((60.0, False), (61.0, True), (62.0, False)):
+        clock.now, waiting[0] = at, said
+        assert not over
+        clock.ring()
+    assert over == [62.0]
 
 
 def test_who_never_said_it_lives_is_not_watched() -> None:

@@ -3,7 +3,7 @@
     shared.py [notify|shut|beats]
 
 notify: it says READY=1; shut: it ends its listener by shutdown(2).
-beats: it says WATCHDOG=1 until it is asked for /mute.
+beats: it says WATCHDOG=1 until it is asked for /mute. /nonblocking: it makes its listener that.
 """
 
 import http.server
@@ -17,7 +17,7 @@ from hello import Handler
 
 how = sys.argv[1] if len(sys.argv) > 1 else ""
 assert os.environ["LISTEN_PID"] == str(os.getpid()), "it is for somebody else"
-assert os.get_blocking(3)
+print("blocking", os.get_blocking(3), flush=True)
 print("handed", os.environ["LISTEN_FDS"], "named", os.environ["LISTEN_FDNAMES"], flush=True)
 
 
@@ -30,8 +30,11 @@ class Muting(Handler):
     """A worker that can be told to be silent."""
 
     def send_response(self, code: int, message: str | None = None) -> None:
-        if self.path == "/mute":
+        path = self.path.partition("?")[0]
+        if path == "/mute":
             muted.set()
+        elif path == "/nonblocking":
+            server.socket.setblocking(False)
         super().send_response(code, message)
 
 
@@ -48,8 +51,11 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 def beat() -> None:
+    told = 0
     while not muted.wait(0.1):
         tell("WATCHDOG=1")
+        told += 1
+        print("told", told, flush=True)
 
 
 muted = threading.Event()
