@@ -233,13 +233,21 @@ def measure(entry: Entry, python: str, sizes: Sizes, columns: tuple[str, ...] = 
         os.chmod(folder, 0o755)  # for servers that give up root
         tools = Tools(python, Path(folder))
         row = Row(entry, entry.found(tools))
-        if not row.version:
-            return row
-        entry.build(tools)
+        if not row.version or not _built(entry, tools):
+            return Row(entry)
         row.cells["starts"] = _starts(row, tools, sizes, columns)
         if row.cells["starts"].good and "port in use" in columns:
             row.cells["port in use"] = in_use(entry, tools)
     return row
+
+
+def _built(entry: Entry, tools: Tools) -> bool:
+    """False where a compiler, its static C library or openssl is missing."""
+    try:
+        entry.build(tools)
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return False
+    return True
 
 
 def _starts(row: Row, tools: Tools, sizes: Sizes, columns: tuple[str, ...]) -> Cell:
