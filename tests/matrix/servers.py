@@ -106,6 +106,10 @@ KEYS = ("--certfile", "{folder}/cert.pem", "--keyfile", "{folder}/key.pem")
 DJANGO = ("with_django.py", "runserver", AT)
 FLASK = ("-m", "flask", "--app", "with_flask", "run", "--port", "{port}")
 SANIC = ("with_sanic:app", "--host", "127.0.0.1", "--port", "{port}")
+STATIC = (
+    "No dynamic linker runs in a static program. It is refused at once; `--share-listener` is for "
+    "those that take their sockets from systemd."
+)
 NGINX = ("nginx", "-e", "stderr", "-p", "{folder}", "-c")
 UVICORN = ("apps:asgi", "--port", "{port}", "--log-level", "warning")
 ENTRIES = (
@@ -180,7 +184,7 @@ ENTRIES = (
     Entry(
         "C, linked statically", ("{folder}/forking", "{port}"), source="forking.c", program="cc",
         version=("-dumpfullversion",), install="apt-get install gcc libc6-dev", link=("-static",),
-        no={"starts": "No dynamic linker runs in a static program. It is refused at once."},
+        no={"starts": STATIC},
     ),
 )  # fmt: skip
 
