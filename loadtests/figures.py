@@ -77,3 +77,14 @@ def middle(values: Sequence[float]) -> tuple[float, float, float]:
     if not known:
         return math.nan, math.nan, math.nan
     return statistics.median(known), min(known), max(known)
+
+
+def number(value: float) -> str:
+    """Short, with about three digits that mean something."""
+    if math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "∞"
+    if value and abs(value) < 10:
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}".rstrip("0").rstrip(".")

@@ -29,6 +29,7 @@ MOST = 1_000_000_000
 FLUSH_S = 0.05
 SWEEP_S = 0.1
 SLOW_BYTE_S = 0.05
+SLOW = "slow"  # the detail of an answer to the slow path
 
 
 class Asker(asyncio.Protocol):
@@ -45,7 +46,7 @@ class Asker(asyncio.Protocol):
 
     def begin(self, number: int, intended: int) -> None:
         self.number, self.intended, self.first = number, intended, 0
-        self.data, self.missing, self.due = b"", -1, True
+        self.data, self.missing, self.due, self.slow = b"", -1, True, False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's are no asyncio.Transport
@@ -61,7 +62,9 @@ class Asker(asyncio.Protocol):
         elif plan.mode == "slow":
             self.generator.spawn(self._ask_slowly(self.generator.request))
         else:
-            self.transport.write(self.generator.next_request())
+            self.slow = bool(plan.slow_path) and self.generator.draw() < plan.slow_share
+            request = self.generator.slow_request if self.slow else self.generator.request
+            self.transport.write(request)
 
     async def _ask_slowly(self, request: bytes) -> None:
         assert self.transport is not None
@@ -82,7 +85,7 @@ class Asker(asyncio.Protocol):
             self.missing = end + 4 + int(length or b"0")
         if len(self.data) >= self.missing and self.due:
             status = self.data[9:12]
-            self.finish(OK if status == b"200" else STATUS)
+            self.finish(OK if status == b"200" else STATUS, SLOW if self.slow else "")
 
     def finish(self, outcome: str, detail: str = "") -> None:
         """The request is over; ask again, or close."""
@@ -149,9 +152,8 @@ class Generator:
         token = "keep-alive" if self.plan.mode == "kept" else "close"
         return f"GET {path} HTTP/1.1\r\nHost: test\r\nConnection: {token}\r\n\r\n".encode()
 
-    def next_request(self) -> bytes:
-        slow = self.slow_request and self.choices.random() < self.plan.slow_share
-        return self.slow_request if slow else self.request
+    def draw(self) -> float:
+        return self.choices.random()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(coroutine)

@@ -79,8 +79,7 @@ def _bars(results: Results, names: list[str], label: str, most: float) -> Any:
             at, shown = place + (number - (len(names) - 1) / 2) * height, min(value, most)
             axes.barh(at, shown, height * 0.9, color=COLOURS[number],
                       label=name if place == 0 else None)  # fmt: skip
-            text = "∞" if math.isinf(value) else f"{value:.2f}" if value < most else f"{value:.0f}"
-            axes.text(shown, at, f" {text}", va="center", fontsize=7)
+            axes.text(shown, at, f" {figures.number(value)}", va="center", fontsize=7)
     axes.set_yticks(range(len(contenders)), contenders)
     axes.invert_yaxis()
     axes.set_xlabel(label)
@@ -92,6 +91,14 @@ def _bars(results: Results, names: list[str], label: str, most: float) -> Any:
 def _bare(axes: Any) -> None:
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _plain(axis: Any) -> None:
+    """Numbers, not powers of ten."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def split(results: Results) -> Any:
@@ -117,6 +124,7 @@ def _curve(test: str) -> Callable[[Results], Any]:
             axes.axvline(limit, color="#bbbbbb", linewidth=0.8)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        _plain(axes.xaxis)
         axes.set_yticks([1, 0.1, 0.01, 0.001], ["100 %", "10 %", "1 %", "0.1 %"])
         axes.set_xlabel("milliseconds from when the request should have started")
         axes.set_ylabel("share that took at least so long")
@@ -128,6 +136,8 @@ def _curve(test: str) -> Callable[[Results], Any]:
 
 
 def reload(results: Results) -> Any:
+    from matplotlib.ticker import LogLocator
+
     figure, (above, below) = _pyplot().subplots(2, 1, figsize=(9, 6), sharex=True)
     for number, name in enumerate(results.contenders):
         bins = results.timelines.get(name)
@@ -140,6 +150,9 @@ def reload(results: Results) -> Any:
         axes.axvline(0, color="#bbbbbb", linewidth=0.8)
         _bare(axes)
     above.set_yscale("log")
+    above.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    _plain(above.yaxis)
+    below.set_ylim(bottom=0, top=max(1.05, below.get_ylim()[1]))
     above.set_ylabel("p99, ms")
     below.set_ylabel("failed requests in 0.25 s")
     below.set_xlabel("seconds since the reload was asked for")

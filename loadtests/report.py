@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import page, plots
 from .bad_days import BAD_DAYS
+from .figures import number
 from .results import LEAST_CHANGE, Change, Results, Row, against
 
 TERMINAL = {
@@ -37,24 +37,13 @@ TABLES = (
     ("Split over the workers (most by fewest; variation)", ("split at",)),
     ("A connection per request", ("connection per request",)),
     ("Kept connections", ("keep-alive",)),
-    ("1 % of the requests block for 500 ms", ("1 % block",)),
+    ("1 % of the requests block for 500 ms: the others", ("1 % block",)),
     ("A worker is stopped, or blocked", ("1 stopped", "1 blocked")),
     ("Workers are killed", ("killed every", "all dead")),
     ("Releases", ("reload", "broken release")),
     ("Too much at once", ("10 times", "10,000 idle", "slow clients")),
     ("Memory and start", ("memory", "start until")),
 )
-
-
-def number(value: float) -> str:
-    """Short, with about three digits that mean something."""
-    if math.isnan(value):
-        return "-"
-    if math.isinf(value):
-        return "∞"
-    if value and abs(value) < 10:
-        return f"{value:.2f}".rstrip("0").rstrip(".")
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}".rstrip("0").rstrip(".")
 
 
 def cell(row: Row | None) -> str:
@@ -228,7 +217,7 @@ def preface(results: Results) -> list[str]:
     size = about.get("size")
     made = (
         f"Made {about.get('made')} by `{again(results)}` in {about.get('seconds', '?')} s: "
-        f"{about.get('rounds')} rounds, {about.get('workers')} workers each, "
+        f"rounds: {about.get('rounds')}, {about.get('workers')} workers each, "
         f"{about.get('cores')} cores, {about.get('machine')}, "
         f"1-minute load average {about.get('load before')} before it began."
     )
@@ -238,6 +227,8 @@ def preface(results: Results) -> list[str]:
             "This is not a full run, which takes hours on a quiet machine: it shows the kind of a "
             "difference, not its exact size. Figures of bad days are of one trial each."
         )
+    if about.get("rounds") == 1:
+        said.append("There was time for one round only, so the spread is not known.")
     said.append(
         "Medians of the rounds, least and most in brackets. CPU is that of all processes of a "
         "contender, by answered request. Where the generator was busy near 100 %, requests per "

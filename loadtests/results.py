@@ -75,7 +75,10 @@ class Results:
 
     @property
     def contenders(self) -> list[str]:
-        return list(dict.fromkeys(row.contender for row in self.rows))
+        """As they were declared, in whatever order they were measured."""
+        found = dict.fromkeys(row.contender for row in self.rows)
+        declared = [name for name in self.versions if name in found]
+        return list(dict.fromkeys([*declared, *found]))
 
     @property
     def measures(self) -> list[str]:
@@ -111,9 +114,10 @@ def _infinite(values: list[float | None]) -> list[float]:
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
+    kernel = ".".join(platform.release().split(".")[:2])
     return {
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-        "machine": platform.platform(),
+        "machine": f"{platform.system()} {kernel}, {platform.machine()}",
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)),
         "load before": round(os.getloadavg()[0], 2),

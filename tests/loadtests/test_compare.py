@@ -73,6 +73,7 @@ def test_one_that_does_not_start_is_told_and_the_others_go_on(
 @pytest.mark.slow
 def test_bad_days(day: bad_days.BadDay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bad_days, "IDLE", 100)
+    monkeypatch.setattr(bad_days, "PATIENCE_S", 25.0)  # a busy machine is not to be judged
     results = Results("compare")
     contender = Contender("ours", ours("--probation", "0.2"))
     with Running(contender, tmp_path / "app", 2) as running:
@@ -81,7 +82,7 @@ def test_bad_days(day: bad_days.BadDay, tmp_path: Path, monkeypatch: pytest.Monk
     assert {"lost", "hung", "p99"} <= set(rows)
     if day.name in ("stopped", "blocked", "reload", "broken", "idle", "slow"):
         assert rows["lost"] == 0
-    if day.name in ("reload", "broken", "dead", "idle", "slow"):
+    if day.name != "flood":
         assert rows["hung"] == 0
     assert rows.get("until all is new", 0.0) < 30
     assert rows.get("still answers", 1.0) == 1

@@ -67,3 +67,12 @@ def test_a_timeline_goes_by_when_requests_should_have_started() -> None:
 def test_middle() -> None:
     assert figures.middle([3.0, 1.0, math.nan, 2.0]) == (2.0, 1.0, 3.0)
     assert all(math.isnan(value) for value in figures.middle([]))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.0, "1"), (1.234, "1.23"), (0.0, "0"), (12.34, "12.3"), (1234.5, "1,234"),
+     (math.inf, "∞"), (math.nan, "-"), (99.97, "100")],
+)  # fmt: skip
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert figures.number(value) == text

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from loadtests.generator import SLOW
 from loadtests.running import Traffic, traffic
 from tests.harness.records import EOF, OK, REFUSED, RESET, STATUS, TIMEOUT, Plan
 
@@ -127,6 +128,7 @@ def test_the_share_of_slow_requests_and_the_moments_are_the_seeds() -> None:
     with fake() as server:
         first = traffic(Plan(server.address, seed=5, **plan))  # type: ignore[arg-type]
         slow = sum(each.startswith(b"GET /slow ") for each in server.requests)
+        assert sum(each.detail == SLOW for each in first) == slow
         again = traffic(Plan(server.address, seed=5, **plan))  # type: ignore[arg-type]
         slow_again = sum(each.startswith(b"GET /slow ") for each in server.requests) - slow
     assert 15 <= slow <= 80

@@ -87,3 +87,11 @@ def test_where_others_did_better_is_told() -> None:
         found.add("as large", "memory", 120 + value, "MiB")
         found.add("rrdispatch, strict", "memory", 10, "MiB")
     assert list(losses(found)) == ["* keep-alive: requests: 100 /s; faster 200"]
+
+
+def test_contenders_are_told_as_declared_not_as_they_were_drawn() -> None:
+    found = results(1)
+    found.rows[0].contender = "last"
+    found.add("first", "keep-alive: CPU", 2)
+    found.versions = {"first": "1", "skipped": "1", "last": "1"}
+    assert found.contenders == ["first", "last"]
