@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rrdispatch.options import Kind, setting
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogSettings:
     """Where the output goes, how a line looks there, and how much of it is kept."""
 

@@ -115,10 +115,12 @@ def again(known: Definition, given: Mapping[str, Any], update_env: bool) -> Defi
 
 
 def followed(settings: Settings) -> Settings:
-    """With heirs, unless it was said."""
-    if "heir" in settings.sources:
-        return settings
-    return dataclasses.replace(settings, heir=True)
+    """With heirs, unless it was said, and with a file for what has none."""
+    from rrdispatch.control.logplaces import with_default
+
+    if "heir" not in settings.sources:
+        settings = dataclasses.replace(settings, heir=True)
+    return with_default(settings)
 
 
 def resolved(definition: Definition) -> Settings:

@@ -13,6 +13,8 @@ import stat
 import time
 from collections.abc import Callable
 
+from rrdispatch.cluster.logplan import rotated
+
 PAUSE = 1.0  # after an output failed
 LOOK = 1.0  # so often a file that is written to is looked for under its name
 MODE = 0o640
@@ -218,11 +220,6 @@ def is_device(path: str) -> bool:
         return False
 
 
-def rotated(path: str, keep: int) -> list[str]:
-    """The names of rotated files, the newest first."""
-    return [f"{path}.{number}" for number in range(1, keep + 1)]
-
-
 def shift(path: str, keep: int) -> None:
     """FILE becomes FILE.1, FILE.1 FILE.2, the last one goes. Killed in between, it leaves a gap,
     which the next rotation fills. The oldest first: whoever follows relies on that.
@@ -231,12 +228,6 @@ def shift(path: str, keep: int) -> None:
     free = next((n for n, name in enumerate(names) if n and inode_of(name) is None), keep)
     for number in range(free, 0, -1):
         os.rename(names[number - 1], names[number])
-
-
-def worker_path(path: str, slot: int) -> str:
-    """The file of one slot: app.log becomes app-0.log."""
-    stem, extension = os.path.splitext(path)
-    return f"{stem}-{slot}{extension}"
 
 
 def inode_of(path: str) -> int | None:

@@ -3,7 +3,7 @@
 Run with ``-I -S``: it uses the standard library only, and of rrdispatch the modules that are about
 logs. It keeps the last lines of each worker for error reports. It must not know what a worker is.
 
-Control, a SEQPACKET socket with JSON messages. ``{"setup": {...}}`` (``Setup``) comes first.
+Control, a SEQPACKET socket with JSON messages. ``{"setup": {...}}`` (``logplan.Plan``) comes first.
 ``{"add": id, "slot": n}`` with two fds (stdout and stderr of the worker) and a journal if it is for
 files. ``{"begin": 1}``: all that a logger before had is added, so that the half line that it may
 have left in a file is whole again before anybody writes there. ``{"tail": id, "wait": seconds}`` is
@@ -26,32 +26,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch.cluster.journal import Journal
-from rrdispatch.cluster.logfiles import LogFile, Tell, is_device, worker_path
-from rrdispatch.cluster.logformat import ERR, OUT, Format, Who
+from rrdispatch.cluster.logfiles import LogFile, Tell, is_device
+from rrdispatch.cluster.logformat import ERR, OUT, Who
+from rrdispatch.cluster.logplan import Plan, worker_path
 from rrdispatch.cluster.logsink import Sink
 from rrdispatch.cluster.logsources import FileSource, Source, StreamSource, Worker, lines_of, now
 
 STREAMS = (OUT, ERR)  # in the order of the fds
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What one logger is told, and an heir's logger again."""
-
-    name: str = "app"
-    kind: str = "text"
-    time: bool | None = None  # None: in files only
-    files: Mapping[str, str] = field(default_factory=dict)  # by stream; else our own stdout, stderr
-    merge: bool = True
-    most: int = 0
-    keep: int = 1
-
-    def format(self, in_file: bool) -> Format:
-        return Format(self.kind, in_file if self.time is None else self.time, in_file)
 
 
 class Outputs:
@@ -60,7 +44,7 @@ class Outputs:
     def __init__(self, out: int, err: int, tell: Tell) -> None:
         self.streams = {OUT: Sink(out, "stdout", tell), ERR: Sink(err, "stderr", tell)}
         self.files: dict[str, LogFile] = {}
-        self.setup = Setup()
+        self.plan = Plan()
         self._devices: dict[str, Sink] = {}
         self._tell = tell
 
@@ -69,14 +53,14 @@ class Outputs:
         return [*self.streams.values(), *self._devices.values()]
 
     def of(self, stream: str, slot: int) -> Sink | LogFile:
-        path = self.setup.files.get(stream)
+        path = self.plan.files.get(stream)
         if path is None:
             return self.streams[stream]
         if is_device(path) and (device := self._device(path)) is not None:
             return device
-        path = os.path.realpath(path if self.setup.merge else worker_path(path, slot))
+        path = os.path.realpath(path if self.plan.merge else worker_path(path, slot))
         if path not in self.files:
-            self.files[path] = LogFile(path, self.setup.most, self.setup.keep, self._tell)
+            self.files[path] = LogFile(path, self.plan.most, self.plan.keep, self._tell)
         return self.files[path]
 
     def _device(self, path: str) -> Sink | None:
@@ -92,8 +76,8 @@ class Outputs:
     def say(self, slot: int, text: str) -> None:
         """What is known of a worker but was not printed by it, where its stderr goes."""
         output = self.of(ERR, slot)
-        form = self.setup.format(ERR in self.setup.files)
-        lines = form.text(Who(self.setup.name, slot, ERR), text.encode(), now())
+        form = self.plan.format(ERR in self.plan.files)
+        lines = form.text(Who(self.plan.name, slot, ERR), text.encode(), now())
         if isinstance(output, LogFile):
             output.append(lines)
             return
@@ -217,7 +201,7 @@ class Logger:
             source.begin()
 
     def _set_up(self, told: Mapping[str, Any]) -> None:
-        self.outputs.setup = Setup(**told["setup"])
+        self.outputs.plan = Plan(**told["setup"])
 
     def _say(self, told: Mapping[str, Any]) -> None:
         self.outputs.say(int(told["say"]), str(told["text"]))
@@ -239,11 +223,11 @@ class Logger:
 
     def _source(self, fd: int, worker: Worker, slot: int, journal: tuple[int, int]) -> Source:
         stream = STREAMS[journal[1]]
-        setup, output = self.outputs.setup, self.outputs.of(stream, slot)
-        who, in_file = Who(setup.name, slot, stream), stream in setup.files
+        plan, output = self.outputs.plan, self.outputs.of(stream, slot)
+        who, in_file = Who(plan.name, slot, stream), stream in plan.files
         if isinstance(output, Sink):
-            return StreamSource(fd, worker, who, setup.format(in_file), output)
-        return FileSource(fd, worker, who, setup.format(True), output, Journal(*journal))
+            return StreamSource(fd, worker, who, plan.format(in_file), output)
+        return FileSource(fd, worker, who, plan.format(True), output, Journal(*journal))
 
     def _tell(self, told: dict[str, object]) -> None:
         if self.control is None:

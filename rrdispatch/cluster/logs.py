@@ -23,8 +23,9 @@ from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.cluster import journal
 from rrdispatch.cluster.handle import WorkerHandle, pid_of, wait_exit
-from rrdispatch.cluster.logfiles import is_device, open_log, worker_path
-from rrdispatch.cluster.logformat import ERR, OUT
+from rrdispatch.cluster.logfiles import is_device, open_log
+from rrdispatch.cluster.logformat import ERR
+from rrdispatch.cluster.logplan import plan_of, worker_path
 from rrdispatch.errors import ConfigError, ControlError, StartError
 from rrdispatch.settings import Settings
 
@@ -58,7 +59,7 @@ class Logs:
         on_replaced: Callable[[], None],
         inherited: LoggerFds | None = None,
     ) -> None:
-        self.setup = setup_of(settings)
+        self.plan = plan_of(settings.values())
         self._on_replaced = on_replaced
         self._loop = asyncio.get_running_loop()
         self._handles: dict[int, WorkerHandle] = {}
@@ -73,7 +74,7 @@ class Logs:
         self._pause = FIRST_PAUSE
         self.pid = 0
         if inherited is None:
-            check(self.setup)
+            check(self.plan)
             self._start()
             self._tell({"begin": 1})
         else:
@@ -107,7 +108,7 @@ class Logs:
                 self._control.close()
                 text = f"the logger could not be started: {error.strerror} ({error.filename})"
                 raise StartError(text) from error
-        self._tell({"setup": self.setup})
+        self._tell({"setup": self.plan})
         self._listen()
 
     def _listen(self) -> None:
@@ -117,7 +118,7 @@ class Logs:
     def add(self, handle: WorkerHandle) -> None:
         """From now on its output is written."""
         self._handles[handle.id] = handle
-        if self.setup["files"] and handle.journal < 0:
+        if self.plan["files"] and handle.journal < 0:
             handle.journal = self._journal()
         self._give(handle)
 
@@ -140,7 +141,7 @@ class Logs:
 
     def say(self, slot: int, text: str) -> None:
         """Into the log, where it is a file: elsewhere people are told by events."""
-        if ERR in self.setup["files"] and text:
+        if ERR in self.plan["files"] and text:
             self._tell({"say": slot, "text": text[-MOST_SAID:]})
 
     def tail(self, worker: int, wait: float = 1.0) -> asyncio.Future[str]:
@@ -302,28 +303,13 @@ class Leaving:
             os.close(fd)
 
 
-def setup_of(settings: Settings) -> dict[str, Any]:
-    """``logger.Setup``."""
-    files = {OUT: settings.out_file or settings.log_file}
-    files[ERR] = settings.error_file or settings.log_file
-    return {
-        "name": settings.name or "app",
-        "kind": settings.log_type,
-        "time": settings.log_time,
-        "files": {stream: path for stream, path in files.items() if path},
-        "merge": settings.merge_logs,
-        "most": settings.log_size,
-        "keep": settings.log_keep,
-    }
-
-
-def check(setup: Mapping[str, Any]) -> None:
+def check(plan: Mapping[str, Any]) -> None:
     """That the files can be written: said now, not by lines that are missing."""
-    for path in setup["files"].values():
+    for path in plan["files"].values():
         if is_device(path) and not os.path.isdir(path):
             continue
         try:
-            os.close(open_log(path if setup["merge"] else worker_path(path, 0)))
+            os.close(open_log(path if plan["merge"] else worker_path(path, 0)))
         except OSError as error:
             raise ConfigError(
                 f"the log {path} cannot be written: {error.strerror}",

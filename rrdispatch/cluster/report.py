@@ -27,7 +27,7 @@ def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]
         "primary_pid": os.getpid(),
         "dispatcher_pid": dispatching.link.pid,
         "logger_pid": world.logs.pid,
-        "logs": world.logs.setup["files"],
+        "logs": world.logs.plan,
         "dispatcher": dispatching.kind,
         "policy": settings.policy,
         "generation": view.generation,

@@ -12,7 +12,7 @@ from tests.harness import processes
 from tests.harness.servers import Service
 
 APPS = Path(__file__).with_name("apps")
-LINE = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]{12}Z \w+\.\d+ out \| (\d+) (\d+) x*")
+LINE = re.compile(rb"(?:\d{4}-\d\d-\d\dT[\d:.]{12}Z )?\w+\.\d+ out \| (\d+) (\d+) x*")
 
 
 def ask(service: Service, said: str) -> tuple[int, int, int]:
