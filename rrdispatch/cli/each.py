@@ -30,11 +30,11 @@ def each(
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(min(32, len(targets))) as pool:
-            return max(pool.map(lambda target: _one(target, action), targets))
-    return max([_one(target, action) for target in targets], default=0)
+            return max(pool.map(lambda target: one(target, action), targets))
+    return max([one(target, action) for target in targets], default=0)
 
 
-def _one(target: Target, action: Callable[[Target], str]) -> int:
+def one(target: Target, action: Callable[[Target], str]) -> int:
     try:
         click.echo(f"{target.shown}: {action(target)}")
     except Error as error:

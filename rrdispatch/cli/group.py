@@ -21,6 +21,7 @@ COMMANDS = {
     "ping": "Ask whether apps answer: the exit code says it.",
     "reload": "Replace all workers by new ones, losing nobody.",
     "reset": "Count the restarts of apps from 0 again.",
+    "resurrect": "Start all apps that should run and do not.",
     "restart": "Stop workers and start others in their place.",
     "scale": "Have more workers, or fewer.",
     "show": "Show everything about an app.",

@@ -148,7 +148,7 @@ def longest(settings: Mapping[str, Any]) -> float:
 
 def _namespace(text: str | None) -> str:
     try:
-        return "default" if text is None else check_name(text)
+        return "" if text is None else check_name(text)
     except Wrong as wrong:
         raise ConfigError(f"--namespace: {wrong}", hint=wrong.hint) from None
 

@@ -67,6 +67,12 @@ class Line:
     def result(self, number: int) -> Any:
         answer = self.answers.pop(number)
         if "error" in answer:
+            if answer["error"].get("code") == protocol.NO_METHOD:
+                what = answer["error"]["message"]
+                raise ControlError(
+                    f"the primary of {self.name} is of another version: {what}",
+                    hint=f"rrdispatch stop {self.name}, then start it again",
+                )
             raise protocol.exception(answer["error"])
         return answer.get("result")
 
@@ -74,8 +80,11 @@ class Line:
         """Takes what comes next, before ``end`` of the monotonic clock."""
         if self.ended:
             raise self._gone()
-        self.control.settimeout(max(0.001, end - time.monotonic()))
+        left = end - time.monotonic()
         try:
+            if left <= 0:
+                raise TimeoutError
+            self.control.settimeout(left)
             self.take()
         except TimeoutError:
             raise ControlError(

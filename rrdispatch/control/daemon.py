@@ -119,6 +119,8 @@ def _claim(definition: Definition, gather: Gather) -> tuple[App, Settings]:
         known = None  # spoilt: it is written anew
     try:
         definition.id = known.id if known is not None else -1
+        before = known.namespace if known is not None else "default"
+        definition.namespace = definition.namespace or before
         definition.settings, definition.version = settings.values(), __version__
         definitions.give_id(definition)
     except BaseException:

@@ -14,6 +14,7 @@ from rrdispatch.control.ask import ask_all
 from rrdispatch.control.definitions import RUN, Definition
 from rrdispatch.control.statedir import NotRunningError
 
+GONE = ("stopped", "errored", "killed")  # of those that no primary speaks for
 WINDOW = 0.1
 ANSWER = 3.0  # a primary that takes longer is shown as one that does not answer
 PAGE = os.sysconf("SC_PAGE_SIZE")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import time
@@ -239,3 +240,51 @@ def test_what_a_file_says_counts_at_each_start(plane: Plane) -> None:
     file.write_text('target = "shop:app"\nbind = ["127.0.0.1:0"]\ninstances = 2\n')
     plane.ok("start", "shop", cwd=Path("/"))
     assert plane.row("shop")["serving"] == 2
+
+
+def test_an_interrupted_start_is_taken_back(plane: Plane) -> None:
+    (plane.here / "slow.py").write_text(SLOW)
+    command = plane.begin("start", "slow:app", "-b", "127.0.0.1:0")
+    wait_until(lambda: any("RRDISPATCH_SLOT" in env(p) for p in plane.living()), 60.0)
+    command.send_signal(signal.SIGINT)
+    assert finish(command).code == 130
+    nothing_left(plane, "slow")
+
+
+def test_one_that_is_stopped_before_it_serves_says_so(plane: Plane) -> None:
+    (plane.here / "slow.py").write_text(SLOW)
+    command = plane.begin("start", "slow:app", "-b", "127.0.0.1:0")
+    wait_until(lambda: any("RRDISPATCH_SLOT" in env(p) for p in plane.living()), 60.0)
+    plane.ok("stop", "--now", "slow")
+    told = finish(command)
+    assert told.code == 5, told
+    assert "error: slow was stopped before it served" in told.err
+    nothing_left(plane, "slow")
+
+
+def test_a_namespace_stays_until_another_is_said(plane: Plane) -> None:
+    assert plane.start(name="one")["namespace"] == "default"
+    assert plane.start("shop:app", "--namespace", "shop")["namespace"] == "shop"
+    assert plane.ok("stop", "shop") == "web: stopped\n"
+    assert plane.start()["namespace"] == "shop"
+
+
+def test_resurrect(plane: Plane) -> None:
+    plane.start(name="one")
+    plane.start(name="two")
+    plane.start(name="three")
+    plane.ok("stop", "two")
+    plane.close()
+    plane.ok("start", "three")
+    assert plane.ok("resurrect") == "one: started\n"
+    found = {row["name"]: row["status"] for row in plane.rows()}
+    assert found == {"one": "online", "two": "stopped", "three": "online"}
+    assert plane.ok("resurrect") == "nothing to start\n"
+
+
+def test_what_ended_with_the_machine_is_resurrected(plane: Plane) -> None:
+    row = plane.start()
+    os.kill(row["primary_pid"], signal.SIGTERM)
+    wait_until(lambda: not plane.living(), 30.0)
+    assert plane.row()["status"] == "stopped"
+    assert plane.ok("resurrect") == "web: started\n"
