@@ -43,7 +43,10 @@ class Taking(uvicorn.Server):
     def protocol(self) -> asyncio.Protocol:
         kind: Any = self.config.http_protocol_class
         state = self.lifespan.state
-        return kind(config=self.config, server_state=self.server_state, app_state=state)
+        made: asyncio.Protocol = kind(
+            config=self.config, server_state=self.server_state, app_state=state
+        )
+        return made
 
 
 def serve(channel: socket.socket) -> None:
