@@ -13,13 +13,13 @@ from heapq import merge
 
 import click
 
-from rrdispatch.cli.errors import say
+from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.escapes import harmless
 from rrdispatch.cluster.logformat import ERR, OUT, Line, iso
 from rrdispatch.control import selectors
 from rrdispatch.control.logplaces import AppLogs, logs_of
 from rrdispatch.control.logread import Reader, last
-from rrdispatch.errors import ConfigError
+from rrdispatch.errors import ConfigError, Error
 from rrdispatch.options import Wrong, duration
 
 LOOK = 0.1  # for more lines
@@ -73,7 +73,13 @@ def named(texts: Sequence[str]) -> list[AppLogs]:
     found = selectors.known()
     if not found:
         raise ConfigError("there are no apps", hint="rrdispatch start TARGET")
-    return [logs_of(selectors.Target(definition)) for definition in found]
+    logs = []
+    for definition in found:
+        try:
+            logs.append(logs_of(selectors.Target(definition)))
+        except Error as error:  # noqa: PERF203 (nobody named it: the others have logs)
+            warn(error.message, error.hint or "")
+    return logs
 
 
 def pattern(text: str | None) -> re.Pattern[str] | None:

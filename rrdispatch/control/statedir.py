@@ -23,6 +23,7 @@ BACKLOG = 64
 ATTEMPTS = 100  # to lock a folder that others delete
 LOCK, CONTROL = "lock", "control.sock"
 OUTPUT, LOGS = "primary.log", "logs"  # what a detached primary says; the workers' log files
+ROOT_LOGS = Path("/var/log/rrdispatch")
 RESERVED = frozenset((LOGS,))  # no app's name
 
 
@@ -146,10 +147,19 @@ def names(base: Path | None = None) -> list[str]:
     return sorted(name for name in found if name not in RESERVED and not name.startswith("."))
 
 
-def log_folder(base: Path | None = None) -> Path:
-    """The folder of the workers' log files, made if need be."""
-    folder = (home() if base is None else base) / LOGS
-    os.close(open_private(folder))
+def log_folder(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
+    """The folder of the workers' log files, made if need be. Root's is no memory, as /run is."""
+    root = (os.getuid() if uid is None else uid) == 0 and not environ.get("RRDISPATCH_HOME")
+    if not root:
+        folder = home(environ, uid) / LOGS
+        os.close(open_private(folder))
+        return folder
+    folder = ROOT_LOGS
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+    _check(folder)
     return folder
 
 

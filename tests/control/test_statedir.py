@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rrdispatch.control import heirs
+from rrdispatch.control import heirs, statedir
 from rrdispatch.control.statedir import CONTROL, claim, connect, home
 from rrdispatch.errors import ConfigError, ControlError
 from rrdispatch.settings import from_values
@@ -142,3 +142,12 @@ def test_our_user_and_root_are_let_in_and_nobody_else() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[True, False, True]"
+
+
+def test_roots_logs_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statedir, "ROOT_LOGS", tmp_path / "log" / "rrdispatch")
+    monkeypatch.setattr(statedir, "_check", lambda _: None)  # who runs the tests may be anybody
+    assert statedir.log_folder({}, 0) == tmp_path / "log" / "rrdispatch"
+    assert (tmp_path / "log" / "rrdispatch").is_dir()
+    home = {"RRDISPATCH_HOME": str(tmp_path / "home")}
+    assert statedir.log_folder(home, 0) == tmp_path / "home" / "logs"
