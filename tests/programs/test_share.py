@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -290,3 +291,47 @@ def test_a_program_that_does_not_listen_is_asked_to_stop_at_once(sleeper: Server
     """It has no connections that could be waited for."""
     sleeper.output.wait(r": ready after", 60.0)
     assert sleeper.stop(timeout=40.0) == 0
+
+
+# ---- as to systemd -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets and credentials are Linux'")
+def test_who_may_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its user, root, and what came from the worker; and no descriptor stays with us."""
+    sock = sdnotify.open_socket()
+    assert sock is not None
+    with sock, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as program:
+        program.connect(sock.getsockname())
+        assert sdnotify.receive(sock, 1) is None
+        program.send(b"READY=1\nSTATUS=up")
+        assert sdnotify.receive(sock, 1) == "READY=1\nSTATUS=up"
+        monkeypatch.setattr(sdnotify, "is_known", lambda *_: False)
+        program.send(b"READY=1")
+        assert sdnotify.receive(sock, 1) == ""
+        ours, its = socket.socketpair()
+        with ours:
+            with its:
+                socket.send_fds(program, [b"BARRIER=1"], [its.fileno()])
+            assert sdnotify.receive(sock, 1) == ""
+            ours.settimeout(20)
+            assert ours.recv(1) == b"", "nobody holds the other end any more"
+
+
+def test_a_preloaded_program_speaks_too(tmp_path: Path) -> None:
+    """READY=1 counts where it is waited for; STATUS is shown."""
+    (tmp_path / "hello.py").write_bytes((APPS / "hello.py").read_bytes())
+    (tmp_path / "speaks.py").write_text(
+        "import http.server, os, socket, sys\n"
+        "from hello import Handler\n"
+        "server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler)\n"
+        "with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:\n"
+        "    sock.sendto(b'READY=1', os.environ['NOTIFY_SOCKET'].replace('@', '\\0'))\n"
+        "server.serve_forever()\n"
+    )
+    port = free_port()
+    options = ("-i", "2", "--wait-ready", "--cwd", str(tmp_path))
+    with Program("speaks.py", *options, "--", str(port), port=port) as program:
+        tally = program.ask(20)
+        assert tally.outcomes() == {"ok": 20}
+        assert set(tally.split().values()) == {10}

@@ -36,8 +36,8 @@ static void answer(int client)
     const char *slot = getenv("RRDISPATCH_SLOT");
     int size = snprintf(body, sizeof body, "slot %s pid %d\n", slot ? slot : "-1", (int)getpid());
     int head = snprintf(text, sizeof text,
-                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\nX-Pid: %d\r\nX-Slot: %s\r\n"
-                        "X-Version: 1\r\n\r\n%s",
+                        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n"
+                        "X-Pid: %d\r\nX-Slot: %s\r\nX-Version: 1\r\n\r\n%s",
                         size, (int)getpid(), slot ? slot : "-1", body);
     if (write(client, text, (size_t)head) < 0)
         perror("write");
