@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from rrdispatch import _core
 from rrdispatch.cluster import sdnotify, share
 from rrdispatch.cluster.program import check
 from rrdispatch.errors import ConfigError
@@ -102,7 +103,18 @@ def test_the_final_stop_answers_the_backlog() -> None:
             assert program.stop() == 0
             tally = load.stop()
         assert len(tally.ok) >= 60
-        assert set(tally.outcomes()) <= {"ok", "refused"}, tally.outcomes()
+        fair = {"ok", "refused"} if may_gate() else {"ok", "refused", "reset"}
+        assert set(tally.outcomes()) <= fair, tally.outcomes()
+
+
+def may_gate() -> bool:
+    """Some kernels give socket filters to root only."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        try:
+            _core.gate(listener.fileno())
+        except OSError:
+            return False
+    return True
 
 
 def test_a_listener_that_was_shut_down_listens_again() -> None:
