@@ -3,7 +3,7 @@
     shared.py [notify|shut|beats]
 
 notify: it says READY=1; shut: it ends its listener by shutdown(2).
-beats: it says WATCHDOG=1 until it is asked for /mute. /nonblocking: it makes its listener that.
+beats: it says WATCHDOG=1 until it is asked for /mute.
 """
 
 import http.server
@@ -33,8 +33,6 @@ class Muting(Handler):
         path = self.path.partition("?")[0]
         if path == "/mute":
             muted.set()
-        elif path == "/nonblocking":
-            server.socket.setblocking(False)
         super().send_response(code, message)
 
 
@@ -59,7 +57,10 @@ def beat() -> None:
 
 
 muted = threading.Event()
-server = Server(socket.socket(fileno=3))
+listener = socket.socket(fileno=3)
+# It waits by poll: accept would wait for ever where another worker was quicker.
+listener.setblocking(False)
+server = Server(listener)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 if how == "notify":
     tell("READY=1\nSTATUS=it listens")
