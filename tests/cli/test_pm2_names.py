@@ -1,0 +1,66 @@
+"""What a pm2 user types: their commands' other names, and their options, in their units."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from rrdispatch.cli.group import ALIASES, COMMANDS, Commands
+from rrdispatch.cli.pm2 import translated
+from rrdispatch.cli.secrets import MASK, mask
+from rrdispatch.settings import from_sources
+from tests.cli.plane import Plane
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_other_names_are_the_same_command(alias: str) -> None:
+    group, context = Commands(), click.Context(click.Command("rrdispatch"))
+    assert ALIASES[alias] in COMMANDS
+    assert group.get_command(context, alias) is group.get_command(context, ALIASES[alias])
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        ({"pm2_kill_timeout": "3000"}, {"drain_timeout": "3000ms"}),
+        ({"pm2_listen_timeout": "5s"}, {"ready_timeout": "5s"}),
+        ({"pm2_restart_delay": "100"}, {"respawn_delay": "100ms"}),
+        ({"pm2_kill_timeout": "3000", "drain_timeout": "1s"}, {"drain_timeout": "1s"}),
+        ({"pm2_name": "web", "name": None}, {"name": "web"}),
+        ({"pm2_kill_timeout": None, "pm2_name": None, "name": "x"}, {"name": "x"}),
+    ],
+)
+def test_their_options_in_milliseconds(typed: dict[str, str], given: dict[str, str]) -> None:
+    assert translated(typed) == given
+
+
+def test_they_come_to_the_right_settings() -> None:
+    settings = from_sources(translated({"pm2_kill_timeout": "3000", "target": "a:b"}), {})
+    assert settings.drain_timeout == 3.0
+
+
+def test_as_they_are_typed(plane: Plane) -> None:
+    job = ("--no-listen", "--", "sleep", "1000")
+    plane.ok("start", "-n", "job", "-i", "1", "--kill-timeout", "1500", "--min-uptime", "0", *job)
+    assert "drain_timeout  1.5" in plane.ok("info", "job")
+    assert plane.ok("sendSignal", "SIGCONT", "job").startswith("job: sent to ")
+    assert plane.ok("del", "job") == "job: deleted\n"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("API_KEY", "x", MASK),
+        ("aws_secret_access_key", "x", MASK),
+        ("DB_PASSWORD", "x", MASK),
+        ("SENTRY_DSN", "x", MASK),
+        ("KEY", "x", MASK),
+        ("TOKEN", "", ""),
+        ("PWD", "/home/me", "/home/me"),
+        ("KEYBOARD", "de", "de"),
+        ("REDIS_URL", "redis://:pw@host:1/0", f"redis://:{MASK}@host:1/0"),
+        ("HOME_PAGE", "http://host:80/a@b", "http://host:80/a@b"),
+    ],
+)
+def test_what_is_masked(key: str, value: str, shown: str) -> None:
+    assert mask(key, value) == shown
