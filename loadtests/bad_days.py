@@ -140,10 +140,12 @@ def all_dead(it: Measuring) -> None:
     """Every worker at once; how long until somebody answers a new connection."""
     with fresh(it) as load:
         load.wait_more(int(RATE) // 2)
-        at = time.monotonic_ns()
-        for pid in it.running.seen(load.records):
+        it.running.seen(load.records)
+        alive = {each.pid for each in it.running.processes()}
+        for pid in it.running.workers & alive:
             with suppress(ProcessLookupError):
                 processes.kill(pid)
+        at = time.monotonic_ns()
 
         def answers() -> bool:
             return any(each.ok and each.intended > at for each in load.records[-RECENT:])

@@ -77,13 +77,17 @@ def test_bad_days(day: bad_days.BadDay, tmp_path: Path, monkeypatch: pytest.Monk
     results = Results("compare")
     contender = Contender("ours", ours("--probation", "0.2"))
     with Running(contender, tmp_path / "app", 2) as running:
+        before = set(running.workers)
         day.run(Measuring(running, results, TINY))
+        left = before & {each.pid for each in running.processes()}
     rows = {row.measure.partition(": ")[2]: row.median for row in results.rows}
     assert {"lost", "hung", "p99"} <= set(rows)
     if day.name in ("stopped", "blocked", "reload", "broken", "idle", "slow"):
         assert rows["lost"] == 0
     if day.name != "flood":
         assert rows["hung"] == 0
+    if day.name in ("dead", "killed"):
+        assert len(left) <= (day.name == "killed")
     assert rows.get("until all is new", 0.0) < 30
     assert rows.get("still answers", 1.0) == 1
 
