@@ -7,7 +7,10 @@ from typing import Any
 
 from rrdispatch.cli.errors import say, warn
 
-TOLD = ("worker-ready", "worker-exited", "worker-parked", "spawn-failed", "reloading")
+WORDS = {
+    "worker-ready": "ready", "parked": "parked", "unparked": "serves again",
+    "draining": "draining", "exited": "gone",
+}  # fmt: skip
 
 
 class Progress:
@@ -20,7 +23,8 @@ class Progress:
         kind = event.get("event")
         if kind == "warning":
             warn(str(event.get("message", "")), str(event.get("hint") or ""))
-        elif kind == "worker-ready":
-            say(f"{self._name}:{event.get('slot')} ready, pid {event.get('pid')}")
-        elif kind in TOLD and event.get("message"):
+        elif kind in WORDS:
+            how = f" ({event['how']})" if event.get("how") else ""
+            say(f"{self._name}:{event.get('slot')} {WORDS[kind]}{how}, pid {event.get('pid')}")
+        elif kind in ("spawn-failed", "errored") and event.get("message"):
             say(f"{self._name}: {event['message']}")

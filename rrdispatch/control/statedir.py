@@ -1,8 +1,8 @@
 """Where running apps are found: a private folder with a lock and a control socket for each.
 
-``$RRDISPATCH_HOME``, else for root ``/run/rrdispatch``, else XDG's state folder (not its runtime
-folder, which is deleted at logout with every socket in it). Owns names, modes and the lock; must
-not know what is said on the socket.
+``$RRDISPATCH_HOME``, else for root ``/var/lib/rrdispatch``, else XDG's state folder. Not ``/run``,
+nor XDG's runtime folder: an app is known until it is deleted, over a logout and over the end of
+the machine. Owns names, modes and the lock; must not know what is said on the socket.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def home(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Pat
     if said:
         return Path(said).absolute()
     if (os.getuid() if uid is None else uid) == 0:
-        return Path("/run/rrdispatch")
+        return Path("/var/lib/rrdispatch")
     base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or "/", ".local/state")
     return Path(base) / "rrdispatch"
 

@@ -25,9 +25,13 @@ def pids(plane: Plane, name: str = "web") -> list[int]:
 def test_reload_is_done_when_it_returns(plane: Plane) -> None:
     before = plane.start()
     (plane.here / "shop.py").write_text(APP + "VERSION = 2\n")
-    said = plane.ok("reload", "web", *QUICK)
-    assert said.startswith("web: reloaded in ")
-    assert said.endswith(", generation 2\n")
+    told = plane.type("reload", "web", *QUICK)
+    assert told.code == 0, told
+    assert told.out.startswith("web: reloaded in ")
+    assert told.out.endswith(", generation 2\n")
+    for slot in (0, 1):  # what happened meanwhile
+        assert f"web:{slot} ready, pid " in told.err
+        assert f"web:{slot} parked, pid {before['workers'][slot]['pid']}" in told.err
     after = plane.row()
     assert after["primary_pid"] == before["primary_pid"]
     assert after["listeners"] == before["listeners"]

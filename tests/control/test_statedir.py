@@ -18,7 +18,7 @@ from rrdispatch.settings import from_values
 
 def test_where_it_is() -> None:
     assert home({"RRDISPATCH_HOME": "/a/b"}) == Path("/a/b")
-    assert home({}, uid=0) == Path("/run/rrdispatch")
+    assert home({}, uid=0) == Path("/var/lib/rrdispatch")
     assert home({"HOME": "/home/x"}, uid=7) == Path("/home/x/.local/state/rrdispatch")
     assert home({"HOME": "/h", "XDG_STATE_HOME": "/s"}, uid=7) == Path("/s/rrdispatch")
 
