@@ -45,7 +45,7 @@ demo: $(VENV)/built
 
 # Side by side: most of them wait for something. `make accept` runs what counts and measures alone.
 test: $(VENV)/built
-	$(BIN)/python -m pytest -n 3
+	$(BIN)/python -m pytest -n 4
 
 accept: $(VENV)/built
 	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
@@ -63,7 +63,7 @@ matrix: $(VENV)/built
 	$(BIN)/python -m tests.matrix --python $(PYTHON_SERVERS) --markdown docs/unmodified.md
 
 quick: $(VENV)/built
-	$(BIN)/python -m pytest -n 3 -m "not slow and not chaos"
+	$(BIN)/python -m pytest -n 4 -m "not slow and not chaos"
 
 check: $(VENV)/built
 	$(BIN)/python -m ruff check .
