@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -10,6 +11,11 @@ import pytest
 # No deadline: a busy machine is no failure. No database: a run leaves nothing behind.
 hypothesis.settings.register_profile("bounded", deadline=None, max_examples=100, database=None)
 hypothesis.settings.load_profile("bounded")
+
+# A shell without job control starts what is in the background with SIGINT ignored, and that is
+# inherited: no command that a test starts could be interrupted.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _FOREIGN = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
 _OURS = ("RRDISPATCH_PURE", "RRDISPATCH_DISPATCHER_PROGRAM")

@@ -41,7 +41,7 @@ def serve(app: Any, interface: Interface, options: Options, runtime: Runtime) ->
     gate.on_limit(runtime.notifier.recycle)
     factory = loop_factory(options.loop)
     server = Server(_config(gate, options), gate, options, runtime)
-    code = run(server.work(), factory)
+    code = run(server.work(), factory, handled_signals(options.stop_signal))
     if server.forced:
         exit_now(code)
     return code

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-from collections.abc import Callable, Coroutine
+import signal
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, cast
 
 from rrdispatch.errors import TargetError
@@ -33,8 +34,10 @@ def loop_factory(name: str) -> LoopFactory:
         ) from None
 
 
-def run(main: Coroutine[Any, Any, int], factory: LoopFactory) -> int:
-    """Run ``main`` in a loop of its own, and end what it left behind."""
+def run(
+    main: Coroutine[Any, Any, int], factory: LoopFactory, stops: Iterable[signal.Signals] = ()
+) -> int:
+    """Run ``main`` in a loop of its own, and end what it left behind; no ``stops`` count then."""
     loop = factory()
     asyncio.set_event_loop(loop)
     try:
@@ -45,6 +48,8 @@ def run(main: Coroutine[Any, Any, int], factory: LoopFactory) -> int:
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
+            # Closing takes the handlers away: a stop that came then would kill what ended well.
+            signal.pthread_sigmask(signal.SIG_BLOCK, stops)
             loop.close()
 
 

@@ -33,7 +33,8 @@ LAST_WORD = 0.5
 def serve(app: Callable[[Listener], Any], options: Options, runtime: Runtime) -> int:
     """Until the app has returned; the exit code."""
     if is_async(app):
-        return run(_Async(app, options, runtime).work(), loop_factory(options.loop))
+        stops = handled_signals(options.stop_signal)
+        return run(_Async(app, options, runtime).work(), loop_factory(options.loop), stops)
     runtime.capacity = runtime.capacity or 1  # it works on what it took before it takes again
     return _Sync(app, options, runtime).work()
 

@@ -128,18 +128,11 @@ class Broken:
     addition: str
     said: str
     path: str = PATH
+    target: str = "probe:asgi"
 
 
-BROKEN = [
-    Broken("raises at import", "\nraise RuntimeError('no database')\n", "no database"),
-    Broken("exits at boot", "\nimport sys\nprint('bad setting')\nsys.exit(7)\n", "bad setting"),
-    Broken("is never ready", """
-print("waits for ever", flush=True)
-
-async def lifespan(receive, send):
-    await asyncio.Event().wait()
-""", "waits for ever"),
-    Broken("exits after its 10th answer", """
+# An event loop has others in hand when it has answered its 10th request; a loop of its own has not.
+TENTH = """
 _whole, _answers = asgi, 0
 
 async def asgi(scope, receive, send):
@@ -150,18 +143,39 @@ async def asgi(scope, receive, send):
         if _answers == 10:
             print("goodbye", flush=True)
             os._exit(9)
-""", "goodbye", "/"),
+"""
+BROKEN = [
+    Broken("raises at import", "\nraise RuntimeError('no database')\n", "no database"),
+    Broken("exits at boot", "\nimport sys\nprint('bad setting')\nsys.exit(7)\n", "bad setting"),
+    Broken("is never ready", """
+print("waits for ever", flush=True)
+
+async def lifespan(receive, send):
+    await asyncio.Event().wait()
+""", "waits for ever"),
+    Broken("exits after its 10th answer", """
+_whole = serve
+
+def ten(listener):
+    for _ in range(10):
+        yield listener.accept()
+    print("goodbye", flush=True)
+    os._exit(9)
+
+def serve(listener):
+    from types import SimpleNamespace
+    _whole(SimpleNamespace(accept=ten(listener).__next__))
+""", "goodbye", "/", "probe:serve"),
 ]  # fmt: skip
 
 
 def test_exit_in_the_midst_of_others(app: App, journal: Journal, show: Show) -> None:
     """As the last of these, but with a handler of 100 ms: whoever was inside as well is lost."""
-    broken = BROKEN[-1]
     with (
         cluster("probe:asgi", cwd=app.directory, env=journal.env, probation=1.0) as running,
         Traffic(address(running)) as traffic,
     ):
-        app.deploy("broken", broken.addition)
+        app.deploy("broken", TENTH)
         with pytest.raises(ReloadError):
             running.reload()
         traffic.more()
@@ -175,9 +189,9 @@ def test_exit_in_the_midst_of_others(app: App, journal: Journal, show: Show) -> 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda each: each.name.replace(" ", "-"))
 def test_broken_reload(broken: Broken, app: App, show: Show) -> None:
-    settings = {"probation": 1.0, "ready_timeout": 2.0}
+    settings = {"probation": 5.0, "ready_timeout": 2.0}
     with (
-        cluster("probe:asgi", cwd=app.directory, **settings) as running,
+        cluster(broken.target, cwd=app.directory, **settings) as running,
         Traffic(address(running), broken.path) as traffic,
     ):
         app.deploy("broken", broken.addition)

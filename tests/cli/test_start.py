@@ -26,7 +26,7 @@ from shop import app
 
 
 def nothing_left(plane: Plane, name: str) -> None:
-    assert processes.wait_gone(plane.living(), 5.0) == []
+    assert processes.wait_gone(plane.living(), 20.0) == []
     assert not (plane.home / name).exists()
     assert plane.rows() == []
 

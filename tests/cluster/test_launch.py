@@ -15,7 +15,7 @@ import pytest
 from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.cluster.handle import describe_exit
 from rrdispatch.cluster.launch import Launch, Origin, resolve
-from rrdispatch.cluster.spawn import FIRST_CHANNEL, Post, environment
+from rrdispatch.cluster.spawn import Numbers, Post, environment
 from rrdispatch.cluster.supervisor import bind_all
 from rrdispatch.cluster.workers import number, parse_error
 from rrdispatch.errors import BindError, ConfigError
@@ -94,7 +94,8 @@ def test_a_worker_is_told_its_place(tmp_path: Path) -> None:
     place = {key: found["RRDISPATCH_" + key] for key in ("NAME", "SLOT", "GENERATION", "WORKERS")}
     assert place == {"NAME": "shop", "SLOT": "2", "GENERATION": "3", "WORKERS": "4"}
     listeners = json.loads(found["RRDISPATCH_LISTENERS"])
-    assert [each["fd"] for each in listeners] == [FIRST_CHANNEL, FIRST_CHANNEL + 1]
+    channel = Numbers(shared=0).channel
+    assert [each["fd"] for each in listeners] == [channel, channel + 1]
     app = json.loads(found["RRDISPATCH_APP"])
     assert app["target"] == "app:app"
     assert 100 <= app["max_requests"] <= 150

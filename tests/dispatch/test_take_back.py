@@ -303,11 +303,12 @@ def children(pid: int) -> str:
 
 
 def test_nobody_is_stalled_while_everybody_is_busy(dispatcher: Rig):
-    dispatcher.settings(stall=MS)
+    dispatcher.settings(stall=60 * SECOND)  # until both are busy
     dispatcher.listen()
     one, two = dispatcher.add(2)
     dispatcher.connect_many(4)
     dispatcher.accepted(4)
+    dispatcher.settings(stall=MS)
     began = dispatcher.ping().now
     dispatcher.until(lambda: dispatcher.ping().now - began > SECOND // 20)
     assert dispatcher.count(ControlKind.STALLED) == 0

@@ -118,8 +118,8 @@ def test_rotation_under_20_mb_of_4_workers_while_loggers_are_killed(tmp_path: Pa
 
         def kill() -> None:
             while len(killed) < 25 and not done.wait(0.15):
-                processes.kill(logger_of(service), signal.SIGKILL)
                 killed.append(len(service.output.lines))
+                processes.kill(logger_of(service), signal.SIGKILL)
                 service.output.wait("logger was replaced", 20.0, after=killed[-1])
 
         killed: list[int] = []
