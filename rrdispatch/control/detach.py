@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable
@@ -43,14 +44,14 @@ def start(
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     with ours:
         with its:
-            before, pidfd = _spawn(definition, its)
+            before, pid, pidfd = _spawn(definition, its)
         try:
             return _answer(definition, Line(definition.name, ours, on_event), within)
         except BaseException as error:
             ours.close()  # without an answer this means: take it back
             _see_off(pidfd)
             if isinstance(error, Silent):
-                raise _died(definition, before) from None
+                raise _died(definition, before, pid) from None
             raise
         finally:
             os.close(pidfd)
@@ -81,8 +82,8 @@ def _answer(definition: Definition, line: Line, within: float) -> dict[str, Any]
     return found
 
 
-def _spawn(definition: Definition, its: socket.socket) -> tuple[int, int]:
-    """(how long its output was before, pidfd)."""
+def _spawn(definition: Definition, its: socket.socket) -> tuple[int, int, int]:
+    """(how long its output was before, pid, pidfd)."""
     root = str(Path(rrdispatch.__file__).resolve().parent.parent)
     if not os.path.isdir(definition.cwd):
         raise ConfigError(f"cwd: {definition.cwd} is no folder", hint="start it from another one")
@@ -99,21 +100,22 @@ def _spawn(definition: Definition, its: socket.socket) -> tuple[int, int]:
     )
     try:
         before = os.fstat(output).st_size
-        _, pidfd = _core.spawn(request)
+        pid, pidfd = _core.spawn(request)
     except OSError as error:
         text = f"the primary could not be started: {error.strerror} ({error.filename})"
         raise StartError(text) from error
     finally:
         os.close(output)
         os.close(nothing)
-    return before, pidfd
+    return before, pid, pidfd
 
 
-def _died(definition: Definition, before: int) -> StartError:
+def _died(definition: Definition, before: int, pid: int) -> StartError:
     """What it said last; its heir, if it has one, is not wanted either."""
     try:
         with Line.to(definition.name) as line:
-            line.call("kill")
+            if _listener(line.control) == pid:  # not somebody else's app of that name
+                line.call("kill")
     except ControlError:
         pass  # nobody is there
     text = ""
@@ -125,6 +127,13 @@ def _died(definition: Definition, before: int) -> StartError:
     except OSError:
         pass  # deleted with the rest
     return StartError(f"the primary of {definition.name} ended without a word", output=text)
+
+
+def _listener(control: socket.socket) -> int:
+    """Who called listen(2), as unix(7) tells it: heirs have the socket of the first primary."""
+    told = control.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", told)[0]
+    return pid
 
 
 def _see_off(pidfd: int) -> None:
