@@ -23,7 +23,7 @@ BACKLOG = 64
 ATTEMPTS = 100  # to lock a folder that others delete
 LOCK, CONTROL = "lock", "control.sock"
 OUTPUT, LOGS = "primary.log", "logs"  # what a detached primary says; the workers' log files
-ROOT_LOGS = Path("/var/log/rrdispatch")
+ROOT_HOME, ROOT_LOGS = Path("/var/lib/rrdispatch"), Path("/var/log/rrdispatch")
 RESERVED = frozenset((LOGS,))  # no app's name
 
 
@@ -37,7 +37,7 @@ def home(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Pat
     if said:
         return Path(said).absolute()
     if (os.getuid() if uid is None else uid) == 0:
-        return Path("/var/lib/rrdispatch")
+        return ROOT_HOME
     base = environ.get("XDG_STATE_HOME") or os.path.join(environ.get("HOME") or "/", ".local/state")
     return Path(base) / "rrdispatch"
 
@@ -148,10 +148,13 @@ def names(base: Path | None = None) -> list[str]:
 
 
 def log_folder(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
-    """The folder of the workers' log files, made if need be. Root's is no memory, as /run is."""
-    root = (os.getuid() if uid is None else uid) == 0 and not environ.get("RRDISPATCH_HOME")
-    if not root:
-        folder = home(environ, uid) / LOGS
+    """The folder of the workers' log files, made if need be. Root's is where logs are looked for.
+
+    Of the folder, not of the variable: a command without it and its primary, which has it, agree.
+    """
+    uid, base = os.getuid() if uid is None else uid, home(environ, uid)
+    if uid != 0 or base != ROOT_HOME:
+        folder = base / LOGS
         os.close(open_private(folder))
         return folder
     folder = ROOT_LOGS

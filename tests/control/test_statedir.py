@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rrdispatch.control import heirs, statedir
+from rrdispatch.control import heirs, logplaces, statedir
 from rrdispatch.control.statedir import CONTROL, claim, connect, home
 from rrdispatch.errors import ConfigError, ControlError
 from rrdispatch.settings import from_values
@@ -149,5 +149,22 @@ def test_roots_logs_are_not_in_memory(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(statedir, "_check", lambda _: None)  # who runs the tests may be anybody
     assert statedir.log_folder({}, 0) == tmp_path / "log" / "rrdispatch"
     assert (tmp_path / "log" / "rrdispatch").is_dir()
+    assert statedir.log_folder({"RRDISPATCH_HOME": "/var/lib/rrdispatch/"}, 0) == statedir.ROOT_LOGS
     home = {"RRDISPATCH_HOME": str(tmp_path / "home")}
     assert statedir.log_folder(home, 0) == tmp_path / "home" / "logs"
+
+
+def test_a_start_and_its_primary_agree_on_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command may have no RRDISPATCH_HOME; its primary always has: that of the command."""
+    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(statedir, "_check", lambda _: None)  # who runs the tests may be anybody
+    monkeypatch.setattr(statedir, "ROOT_HOME", tmp_path / "lib", raising=False)
+    monkeypatch.setattr(statedir, "ROOT_LOGS", tmp_path / "log")
+    settings = from_values({"target": "app:app", "name": "web"})
+    monkeypatch.delenv("RRDISPATCH_HOME", raising=False)
+    command = logplaces.with_default(settings)
+    monkeypatch.setenv("RRDISPATCH_HOME", str(tmp_path / "lib"))
+    assert logplaces.with_default(settings) == command
+    assert command.log_file == str(tmp_path / "log" / "web.log")
