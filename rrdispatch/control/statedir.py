@@ -51,11 +51,17 @@ class Place:
     control: socket.socket
 
     def release(self) -> None:
-        """At the end of the app: its socket's file goes while the lock is still held."""
+        """At the end of the app: its socket's file goes while the lock is still held.
+
+        Not if the folder was deleted, by us for example: what has this path now is somebody else's.
+        """
         if self.lock < 0:
             return
-        (self.folder / CONTROL).unlink(missing_ok=True)
-        self.close()
+        try:
+            if _is_still_there(self.folder, self.lock):
+                (self.folder / CONTROL).unlink(missing_ok=True)
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Our copies only."""

@@ -54,6 +54,16 @@ def test_a_name_is_one_apps_also_while_only_a_duplicate_of_the_lock_is_held(tmp_
     again.release()
 
 
+def test_who_deleted_the_folder_leaves_alone_who_has_it_now(tmp_path: Path) -> None:
+    place = claim("web", tmp_path)
+    statedir.remove(place.folder)
+    again = claim("web", tmp_path)
+    place.release()
+    connect("web", tmp_path).close()
+    again.release()
+    assert not (again.folder / CONTROL).exists()
+
+
 def test_a_path_of_any_length(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 120) / ("y" * 120)
     place = claim("web", long)
