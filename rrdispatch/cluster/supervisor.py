@@ -203,6 +203,11 @@ class Supervisor:
         self.engine.tell(news.StopAsked())
         self.events.tell("stopping", "stopping: the workers finish what they have")
 
+    @property
+    def stopping(self) -> bool:
+        """It was asked to, by whomever, or does so of itself."""
+        return self._stop_asked or isinstance(self.view.operation, Stop)
+
     def kill(self) -> None:
         """Ends now."""
         self._stop_asked = True

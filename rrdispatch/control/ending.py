@@ -24,17 +24,18 @@ def stop(app: Definition, *, now: bool = False) -> bool:
     asked = False
     while _ask(app, now, end):
         asked = True  # once more: its heir goes on with the stop, if it was killed in the midst
-    if not asked:
-        _forget_wish(app)
+    _forget_wish(app)
     return asked
 
 
 def _ask(app: Definition, now: bool, end: float) -> bool:
     """Asks whoever is its primary, and waits for its end; False if there is none."""
     try:
-        with Line.to(app.name) as line, _process(line.call("stats")) as (stats, pidfd):
-            if now or stats["state"] != "stopping":  # a second stop would end it at once
-                line.call("kill" if now else "stop")
+        with Line.to(app.name) as line, _process(line.call("stats")) as pidfd:
+            if now:
+                line.call("kill")
+            else:  # also while it stops: that may be a signal's doing, nobody's wish
+                line.call("stop", once=True)
             _until_gone(app, pidfd, end)
     except NotRunningError:
         return False
@@ -53,14 +54,14 @@ def longest(app: Definition) -> float:
 
 
 @contextlib.contextmanager
-def _process(stats: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+def _process(stats: dict[str, Any]) -> Iterator[int]:
     try:
         pidfd = os.pidfd_open(stats["primary_pid"])
     except ProcessLookupError:
-        yield stats, -1
+        yield -1
         return
     try:
-        yield stats, pidfd
+        yield pidfd
     finally:
         os.close(pidfd)
 
@@ -78,10 +79,11 @@ def _until_gone(app: Definition, pidfd: int, end: float) -> None:
 
 
 def _forget_wish(app: Definition) -> None:
-    """It was killed, or ended by a signal: from now on it is stopped because somebody says so."""
-    if app.id < 0 or (app.wanted == STOP and not app.error):
+    """It was killed, or ended before it heard of us: it is stopped because somebody says so."""
+    found = definitions.load(app.name) if app.id >= 0 else None
+    if found is None or (found.wanted == STOP and not found.error):
         return
-    with locked(app.name):
+    with locked(app.name, ANSWER):
         found = definitions.load(app.name)
         if found is not None:
             found.wanted, found.error, found.ended = STOP, None, found.ended or time.time()
@@ -89,14 +91,25 @@ def _forget_wish(app: Definition) -> None:
 
 
 @contextlib.contextmanager
-def locked(name: str) -> Iterator[None]:
-    """While it does not run; ControlError if it does."""
-    directory, lock = statedir.hold(name)
+def locked(name: str, within: float = 0.0) -> Iterator[None]:
+    """While it does not run; ControlError if it does, and goes on for longer than that."""
+    directory, lock = _hold(name, time.monotonic() + within)
     try:
         yield
     finally:
         os.close(lock)
         os.close(directory)
+
+
+def _hold(name: str, end: float) -> tuple[int, int]:
+    """A dispatcher lets go of the lock a moment after its primary."""
+    while True:
+        try:
+            return statedir.hold(name)
+        except ControlError:  # noqa: PERF203 (it waits)
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def delete(app: Definition) -> None:

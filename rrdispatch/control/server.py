@@ -171,10 +171,14 @@ class Connection:
         """And the version, since it may be an older one that answers than the one that asks."""
         return {**await self.supervisor.fresh_stats(), "version": __version__}
 
-    async def stop(self, _params: dict[str, Any]) -> None:
-        """Answered at once; the end of the connection is the end of the service."""
+    async def stop(self, params: dict[str, Any]) -> None:
+        """Answered at once; the end of the connection is the end of the service.
+
+        ``once``: it is no second stop, which would end at once, however the first one came about.
+        """
         self._wants_end()
-        self.supervisor.stop()
+        if not (params.get("once") and self.supervisor.stopping):
+            self.supervisor.stop()
 
     async def kill(self, _params: dict[str, Any]) -> None:
         self._wants_end()

@@ -1,0 +1,87 @@
+"""``stop`` is a wish that stays, whatever else ends the app at the same moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from rrdispatch.control import definitions, ending, protocol, statedir
+from rrdispatch.control.definitions import RUN, STOP, Definition
+from tests.cli.plane import Plane
+from tests.harness.servers import wait_until
+
+SLOW = """
+import asyncio, pathlib
+async def app(scope, receive, send):
+    if scope['type'] != 'http': return
+    pathlib.Path('begun').touch()
+    while not pathlib.Path('finish').exists(): await asyncio.sleep(0.02)
+    await send({'type': 'http.response.start', 'status': 200, 'headers': []})
+    await send({'type': 'http.response.body', 'body': b'all of it'})
+"""
+
+
+def wanted(plane: Plane) -> str:
+    found = definitions.load("web", plane.home)
+    assert found is not None
+    return found.wanted
+
+
+def test_an_app_that_a_signal_ends_is_stopped_all_the_same(plane: Plane) -> None:
+    (plane.here / "slow.py").write_text(SLOW)
+    row = plane.start("slow:app")
+    host, port = row["listeners"][0].split(":")
+    with socket.create_connection((host, int(port)), 60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until((plane.here / "begun").exists, 30.0)
+        os.kill(row["primary_pid"], signal.SIGTERM)
+        wait_until(lambda: plane.row()["status"] == "stopping", 30.0)
+        assert wanted(plane) == RUN
+        stop = plane.begin("stop", "web")
+        wait_until(lambda: wanted(plane) == STOP, 30.0)
+        assert plane.row()["status"] == "stopping"
+        (plane.here / "finish").touch()
+        assert b"200 OK" in client.recv(4096)  # and nothing was cut off
+    assert stop.wait(60) == 0
+    stop.communicate()
+    assert plane.ok("resurrect") == "nothing to start\n"
+
+
+def test_one_that_is_gone_before_it_hears_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended by a signal between its stats and the stop; its dispatcher has the lock for longer."""
+    monkeypatch.setenv("RRDISPATCH_HOME", str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    place = statedir.claim("web")
+    definitions.save(Definition("web", id=0, wanted=RUN, started=time.time()))
+    place.control.setblocking(True)
+
+    def primary() -> None:
+        client = place.control.accept()[0]
+        with client:
+            client.recv(65536)
+            client.sendall(protocol.result(1, {"primary_pid": gone.pid, "state": "serving"}))
+            place.control.close()
+            client.recv(65536)
+        time.sleep(0.1)
+        place.close()
+
+    thread = threading.Thread(target=primary)
+    thread.start()
+    found = definitions.load("web")
+    assert found is not None
+    assert ending.stop(found)
+    thread.join()
+    after = definitions.load("web")
+    assert after is not None
+    assert after.wanted == STOP
