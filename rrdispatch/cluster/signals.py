@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 PR_GET_CHILD_SUBREAPER = 37
+HELD = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
 
 
 class Target(Protocol):
@@ -21,6 +23,16 @@ class Target(Protocol):
     def scale_by(self, change: int) -> None: ...
     def reopen_logs(self) -> asyncio.Future[None]: ...
     def reap_if_ours(self, pid: int) -> bool: ...
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Who asks for the end while there are no handlers yet does not kill: they hear it later."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Signals:

@@ -7,6 +7,7 @@ the same few methods.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from rrdispatch.cluster.events import Event, Events, OnEvent
 from rrdispatch.cluster.inherit import Inherited, launches_of, view_of
 from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.operations import Operations, ReloadResult
-from rrdispatch.cluster.signals import Signals
+from rrdispatch.cluster.signals import Signals, held
 from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, Stop, View
 from rrdispatch.cluster.world import Owner, ProcessWorld
 from rrdispatch.errors import ConfigError, ControlError, Error
@@ -67,11 +68,13 @@ class Supervisor:
         if self.settings.watch:
             watching.require()
         self.operations = Operations(self.events)
-        if self._inherited is None:
-            self._begin()
-        else:
-            self._follow(self._inherited)
-        error = await self._serve()
+        with held() if self._with_signals else contextlib.nullcontext():
+            if self._inherited is None:
+                self._begin()
+            else:
+                self._follow(self._inherited)
+            signals = Signals(self) if self._with_signals else None
+        error = await self._serve(signals)
         if error is None:
             self.events.tell("stopped", code=0)
             return 0
@@ -133,9 +136,8 @@ class Supervisor:
             token = self.operations.last_token
             self._estate.save(self._launches, self.world.changing(self.view, token))
 
-    async def _serve(self) -> Error | None:
+    async def _serve(self, signals: Signals | None) -> Error | None:
         """From the first worker to the last; what made it end, if it was not asked to."""
-        signals = Signals(self) if self._with_signals else None
         unsubscribe = self.events.subscribe(self._weigh_first)
         try:
             told = self.world.told_listeners

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -306,3 +308,24 @@ def test_descriptors_are_the_same_before_and_after() -> None:
 
     asyncio.run(main())
     assert own_fds() == before
+
+
+EARLY = """
+import asyncio, os, signal, sys
+from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.settings import from_values
+
+class Early(Supervisor):
+    def _begin(self):
+        super()._begin()
+        os.kill(os.getpid(), signal.SIGTERM)  # the dispatcher is there, and no handler yet
+
+values = {"target": "app:serve", "bind": ["127.0.0.1:0"], "instances": "1"}
+sys.exit(asyncio.run(Early(from_values(values)).run()))
+"""
+
+
+def test_a_signal_that_comes_before_its_handler_is_heard(tmp_path: Path) -> None:
+    app(tmp_path, "def serve(listener):\n    listener.accept()\n")
+    done = subprocess.run([sys.executable, "-c", EARLY], cwd=tmp_path, timeout=60, check=False)
+    assert done.returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -106,7 +107,8 @@ def test_a_traceback_at_import_is_in_the_file(tmp_path: Path) -> None:
 def test_how_a_worker_ended_is_in_its_log(tmp_path: Path) -> None:
     log = tmp_path / "app.log"
     with talker(log) as service:
-        ask(service, "leave 1 100")
+        with contextlib.suppress(ValueError):  # it may leave before it answers
+            ask(service, "leave 1 100")
         wait_until(lambda: b"ended: exit code 7" in content(log), 10.0)
 
 
