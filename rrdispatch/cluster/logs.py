@@ -26,6 +26,7 @@ from rrdispatch.cluster.handle import WorkerHandle, pid_of, wait_exit
 from rrdispatch.cluster.logfiles import is_device, open_log
 from rrdispatch.cluster.logformat import ERR
 from rrdispatch.cluster.logplan import plan_of, worker_path
+from rrdispatch.cluster.outbox import Outbox
 from rrdispatch.errors import ConfigError, ControlError, StartError
 from rrdispatch.settings import Settings
 
@@ -80,6 +81,7 @@ class Logs:
         else:
             self._control, self._pidfd = inherited.control, inherited.pidfd
             self._control.setblocking(False)
+            self._outbox = Outbox(self._control, self._kill)
             self.pid = pid_of(self._pidfd)
             self._listen()
 
@@ -108,6 +110,7 @@ class Logs:
                 self._control.close()
                 text = f"the logger could not be started: {error.strerror} ({error.filename})"
                 raise StartError(text) from error
+        self._outbox = Outbox(self._control, self._kill)
         self._tell({"setup": self.plan})
         self._listen()
 
@@ -170,12 +173,7 @@ class Logs:
             self._leaving.pop(next(iter(self._leaving))).close()
 
     def _tell(self, told: Mapping[str, object], fds: list[int] | None = None) -> None:
-        try:
-            socket.send_fds(self._control, [json.dumps(told).encode()], fds or [])
-        except BlockingIOError:
-            self._kill()  # it reads nothing any more: its end is seen, and another one is started
-        except OSError:
-            return  # it is gone: its pidfd tells
+        self._outbox.put(json.dumps(told).encode(), fds or ())
 
     def _readable(self) -> None:
         try:
@@ -185,7 +183,7 @@ class Logs:
         except OSError:
             data = b""
         if not data:
-            self._let_go()  # its pidfd tells
+            self._outbox.close()  # its pidfd tells
             return
         told = json.loads(data)
         if "tail" in told:
@@ -221,6 +219,7 @@ class Logs:
                 future.set_result(None)
 
     def _kill(self) -> None:
+        """It reads nothing any more: its end is seen, and another one is started."""
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def _exited(self) -> None:
@@ -254,7 +253,7 @@ class Logs:
         for worker in tails:
             self._tell({"tail": worker, "wait": 0.2})
         if self._closing:
-            self._let_go()
+            self._outbox.end()
         else:
             self._on_replaced()
 
@@ -262,13 +261,7 @@ class Logs:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = -1
-        self._let_go()
-
-    def _let_go(self) -> None:
-        """It sees the end, and goes when the workers' pipes have ended too."""
-        if self._control.fileno() >= 0:
-            self._loop.remove_reader(self._control)
-            self._control.close()
+        self._outbox.close()
 
     def reap_if_ours(self, pid: int) -> bool:
         """For a PID 1 that peeks at every child."""
@@ -280,12 +273,13 @@ class Logs:
     async def close(self) -> None:
         """Lets it write what is left. A process that left its worker's group may keep it alive."""
         self._closing = True
-        self._let_go()
+        self._outbox.end()  # it sees that, and goes when the workers' pipes have ended too
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), LAST_WAIT)
         if not self._ended.done() and self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
+        self._outbox.close()
         for gone in self._leaving.values():
             gone.close()
 
