@@ -23,6 +23,7 @@ class App:
     place: Place
     definition: Definition | None = None
     fresh: bool = False  # it was never seen to serve: if it ends now, nothing stays of it
+    failure: Error | None = None  # why its start is given up, before all has ended
 
     @classmethod
     def found(cls, place: Place) -> App:
@@ -43,6 +44,13 @@ class App:
             self.definition.started, self.definition.ended = time.time(), 0.0
             self._save()
 
+    def served(self) -> None:
+        """From now on this is what is known of it."""
+        self.fresh = False
+        if self.definition is not None and self.definition.before is not None:
+            self.definition.before = None
+            self._save()
+
     def wants_end(self) -> None:
         """It is stopped by request; a signal, as at the end of the machine, is none."""
         if self.definition is not None and self.definition.wanted != STOP:
@@ -57,14 +65,18 @@ class App:
             self._save()
 
     def ended(self, error: Error | None = None) -> None:
-        """While the lock is still held."""
+        """While the lock is still held. Of a start that never served only the reason is kept."""
+        error = error or self.failure
         if self.fresh:
             with contextlib.suppress(ControlError):
                 statedir.remove(self.place.folder)
             return
         if self.definition is None:
             return
-        self.definition.ended = time.time()
+        if self.definition.before is not None:
+            self.definition = _as_it_was(self.definition, self.definition.before)
+        else:
+            self.definition.ended = time.time()
         if error is not None:
             told = {"class": type(error).__name__, "message": error.message}
             self.definition.error = {**told, "hint": error.hint or ""}
@@ -76,3 +88,15 @@ class App:
             definitions.save(self.definition, self.place.folder.parent)
         except ControlError:
             return
+
+
+def _as_it_was(definition: Definition, before: dict[str, object]) -> Definition:
+    """But not wanted any more, if somebody said so meanwhile."""
+    try:
+        found = definitions.made(before, definition.name)
+    except (ValueError, TypeError):
+        found = definition  # spoilt: there is nothing better
+    found.id, found.before = definition.id, None
+    if definition.wanted == STOP:
+        found.wanted, found.ended = STOP, found.ended or time.time()
+    return found

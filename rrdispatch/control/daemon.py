@@ -10,7 +10,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 from rrdispatch import __version__
 from rrdispatch.cluster.events import Event, OnEvent
@@ -122,6 +122,7 @@ def _claim(definition: Definition, gather: Gather) -> tuple[App, Settings]:
         before = known.namespace if known is not None else "default"
         definition.namespace = definition.namespace or before
         definition.settings, definition.version = settings.values(), __version__
+        definition.before = None if known is None else known.before or asdict(known)
         definitions.give_id(definition)
     except BaseException:
         if known is None:
@@ -146,8 +147,8 @@ class Start:
     async def serve(self) -> int:
         try:
             self._supervisor = heirs.followed(self._settings, self._app.place, self._event)
-        except Error:
-            self._app.ended()
+        except Error as error:
+            self._app.ended(error)
             self._app.place.release()
             raise
         return await heirs.serve(self._supervisor, self._app, self._watch)
@@ -164,13 +165,15 @@ class Start:
             await supervisor.started()
             await all_serve(supervisor, self._settings.ready_timeout)
         except Error as error:
+            if self._app.wanted and self.error is None:
+                self._app.failure = error
             self.error = error if self._app.wanted else stopped(self._app)
             if not supervisor.view.finished:
                 supervisor.stop()
             return
         finally:
             forget()
-        self._app.fresh = False
+        self._app.served()
         stats = await supervisor.fresh_stats()
         self._asker.succeed({"id": getattr(self._app.definition, "id", -1), **stats})
 

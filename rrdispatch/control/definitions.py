@@ -45,6 +45,7 @@ class Definition:
     ended: float = 0.0  # 0: it runs, or was killed
     error: dict[str, str] | None = None  # what ended it, if nobody asked for its end
     version: str = ""  # of rrdispatch that wrote this
+    before: dict[str, Any] | None = None  # the app as it was, until this start has served
 
     @property
     def target(self) -> str:
@@ -75,6 +76,11 @@ def load(name: str, base: Path | None = None) -> Definition | None:
 def _read(told: Any, name: str) -> Definition:
     if not isinstance(told, dict) or told.pop("format", None) != FORMAT:
         raise ValueError(f"not of format {FORMAT}")
+    return made(told, name)
+
+
+def made(told: Mapping[str, Any], name: str) -> Definition:
+    """Of plain data; ValueError for what is none."""
     known = {item.name: item for item in dataclasses.fields(Definition)}
     values = {key: value for key, value in told.items() if key in known}
     found = Definition(**{**values, "name": name})
@@ -87,7 +93,7 @@ def _read(told: Any, name: str) -> Definition:
 _KINDS: Mapping[str, Any] = {
     "id": int, "namespace": str, "typed": dict, "config": str | None, "cwd": str, "environ": dict,
     "settings": dict, "wanted": str, "started": int | float, "ended": int | float,
-    "error": dict | None, "version": str,
+    "error": dict | None, "version": str, "before": dict | None,
 }  # fmt: skip
 
 
