@@ -203,8 +203,8 @@ def end_line(fd: int) -> None:
 
 
 def open_log(path: str) -> int:
-    """For appending; its folder is made if need be."""
-    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    """For appending; its folder is made if need be. What is a FIFO by now makes nobody wait."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     try:
         return os.open(path, flags, MODE)
     except FileNotFoundError:

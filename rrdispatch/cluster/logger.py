@@ -18,6 +18,7 @@ SIGUSR1 is ``reopen`` without an answer.
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import select
@@ -67,7 +68,7 @@ class Outputs:
         """None for one that cannot be opened: as a file it fails, and that is told."""
         if path not in self._devices:
             try:
-                fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+                fd = open_device(path)
             except OSError:
                 return None
             self._devices[path] = Sink(fd, path, self._tell)
@@ -77,7 +78,9 @@ class Outputs:
         """What is known of a worker but was not printed by it, where its stderr goes."""
         output = self.of(ERR, slot)
         form = self.plan.format(ERR in self.plan.files)
-        lines = form.text(Who(self.plan.name, slot, ERR), text.encode(), now())
+        lines = form.text(
+            Who(self.plan.name, slot, ERR), text.encode(errors="backslashreplace"), now()
+        )
         if isinstance(output, LogFile):
             output.append(lines)
             return
@@ -93,6 +96,17 @@ class Outputs:
             file.close()
         for sink in self.sinks:
             sink.close()
+
+
+def open_device(path: str) -> int:
+    """Not to be waited for; a FIFO that nobody reads yet, too: we are its reader until then."""
+    flags = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return os.open(path, flags | os.O_WRONLY)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return os.open(path, flags | os.O_RDWR)
 
 
 class Logger:
