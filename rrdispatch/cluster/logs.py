@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ _RUN = (
     "from rrdispatch.cluster.logger import main; main()"
 )
 MOST_LEAVING = 64  # workers that are gone while somebody holds their pipes open
-FIRST_PAUSE, MOST_PAUSE = 0.1, 2.0  # before a logger that could not be started is tried again
+FIRST_PAUSE, MOST_PAUSE = 0.1, 2.0  # after a logger that could not be started, or died soon
+SOON = 5.0
 REOPEN_WITHIN = 5.0
 MOST_SAID = 8192  # characters: six bytes each, at worst, in a message that has to be taken whole
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
@@ -73,6 +75,9 @@ class Logs:
         self.on_output: Callable[[str, str, int], None] = lambda *_: None
         self.on_trouble: Callable[[str], None] = lambda _: None
         self._pause = FIRST_PAUSE
+        self._started_at = 0.0
+        self._next: asyncio.TimerHandle | None = None  # when there is none
+        self._unsaid: deque[dict[str, object]] = deque(maxlen=MOST_LEAVING)  # until then
         self.pid = 0
         if inherited is None:
             check(self.plan)
@@ -110,6 +115,7 @@ class Logs:
                 self._control.close()
                 text = f"the logger could not be started: {error.strerror} ({error.filename})"
                 raise StartError(text) from error
+        self._started_at = self._loop.time()
         self._outbox = Outbox(self._control, self._kill)
         self._tell({"setup": self.plan})
         self._listen()
@@ -144,8 +150,13 @@ class Logs:
 
     def say(self, slot: int, text: str) -> None:
         """Into the log, where it is a file: elsewhere people are told by events."""
-        if ERR in self.plan["files"] and text:
-            self._tell({"say": slot, "text": text[-MOST_SAID:]})
+        if ERR not in self.plan["files"] or not text:
+            return
+        told = {"say": slot, "text": text[-MOST_SAID:]}
+        if self._next is None:
+            self._tell(told)
+        else:
+            self._unsaid.append(told)
 
     def tail(self, worker: int, wait: float = 1.0) -> asyncio.Future[str]:
         """Its last lines, after its end if that comes within ``wait``; never later than that."""
@@ -229,10 +240,21 @@ class Logs:
         self._orderly = how == "exit code 0"
         self._release()
         self._reopened("")  # another one opens them
-        self._follow()
+        if self._closing:
+            self._follow()
+        elif self._loop.time() - self._started_at >= SOON:
+            self._pause = FIRST_PAUSE
+            self._follow()
+        else:
+            self._follow_later()
+
+    def _follow_later(self) -> None:
+        self._next = self._loop.call_later(self._pause, self._follow)
+        self._pause = min(2 * self._pause, MOST_PAUSE)
 
     def _follow(self) -> None:
         """Another one; later, if it cannot be had now. The pipes hold what they can meanwhile."""
+        self._next = None
         if self._closing and (self._orderly or not self._leaving):
             self._ended.set_result(None)
             return
@@ -241,15 +263,16 @@ class Logs:
             self._start()
         except StartError as error:
             self.on_trouble(error.message)
-            self._loop.call_later(self._pause, self._follow)
-            self._pause = min(2 * self._pause, MOST_PAUSE)
+            self._follow_later()
             return
-        self._pause = FIRST_PAUSE
+        self._reopened("")  # who asked meanwhile
         for handle in self._handles.values():
             self._give(handle)
         for gone in self._leaving.values():
             self._tell({"add": gone.id, "slot": gone.slot}, gone.fds)
         self._tell({"begin": 1})
+        while self._unsaid:
+            self._tell(self._unsaid.popleft())
         for worker in tails:
             self._tell({"tail": worker, "wait": 0.2})
         if self._closing:
@@ -274,8 +297,13 @@ class Logs:
         """Lets it write what is left. A process that left its worker's group may keep it alive."""
         self._closing = True
         self._outbox.end()  # it sees that, and goes when the workers' pipes have ended too
+        if self._next is not None:
+            self._next.cancel()
+            self._follow()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._ended), LAST_WAIT)
+        if self._next is not None:
+            self._next.cancel()
         if not self._ended.done() and self._pidfd >= 0:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)

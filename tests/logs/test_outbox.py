@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from rrdispatch.cluster import logs as module
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.logs import Logs
 from rrdispatch.cluster.outbox import Outbox
@@ -88,6 +89,22 @@ def test_fds_for_which_there_is_no_room_in_flight_are_sent_later(
         with far:
             assert await asyncio.wait_for(read_all(far, 2), 30.0) == [(b"one", 2), (b"two", 0)]
         outbox.close()
+
+    asyncio.run(main())
+
+
+def test_loggers_that_die_at_once_follow_each_other_ever_more_slowly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def main() -> None:
+        loop, replaced = asyncio.get_running_loop(), []
+        monkeypatch.setattr(module, "_RUN", "import os; os._exit(1)")
+        logs = Logs(Settings(), lambda: replaced.append(loop.time()))
+        before = loop.time()
+        await until(lambda: len(replaced) == 4)
+        assert replaced[-1] - before >= 15 * module.FIRST_PAUSE  # 1 + 2 + 4 + 8
+        await until(lambda: logs._pidfd < 0)
+        await asyncio.wait_for(logs.close(), module.FIRST_PAUSE * 10)
 
     asyncio.run(main())
 
