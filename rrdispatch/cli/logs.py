@@ -17,6 +17,7 @@ from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.escapes import harmless
 from rrdispatch.cluster.logformat import ERR, OUT, Line, iso
 from rrdispatch.control import selectors
+from rrdispatch.control.definitions import Definition
 from rrdispatch.control.logplaces import AppLogs, logs_of
 from rrdispatch.control.logread import Reader, last
 from rrdispatch.errors import ConfigError, Error
@@ -55,7 +56,7 @@ def command(
     apps = named(selectors)
     begin = began(since) if since is not None else ""
     count = lines if lines is not None else (None if begin else 15)
-    wanted = Filter(only, pattern(grep), {app.plan.name: app.slot for app in apps}, begin)
+    wanted = Filter(only, pattern(grep), {app.plan.name: app.slots for app in apps}, begin)
     show = Show(as_json, raw, times, sys.stdout.isatty())
     tail = Tail(apps, wanted, show.line, count, begin)
     tail.first()
@@ -69,17 +70,28 @@ def command(
 def named(texts: Sequence[str]) -> list[AppLogs]:
     """Each app once, the whole app if it was named as well as slots of it."""
     if texts:
-        return [logs_of(target) for target in selectors.resolve(texts, slots=True)]
+        return [logs_of(app, slots) for app, slots in _chosen(texts)]
     found = selectors.known()
     if not found:
         raise ConfigError("there are no apps", hint="rrdispatch start TARGET")
     logs = []
     for definition in found:
         try:
-            logs.append(logs_of(selectors.Target(definition)))
+            logs.append(logs_of(definition))
         except Error as error:  # noqa: PERF203 (nobody named it: the others have logs)
             warn(error.message, error.hint or "")
     return logs
+
+
+def _chosen(texts: Sequence[str]) -> Iterator[tuple[Definition, frozenset[int] | None]]:
+    apps: dict[str, Definition] = {}
+    slots: dict[str, set[int | None]] = {}
+    for target in selectors.resolve(texts, slots=True):
+        apps[target.name] = target.definition
+        slots.setdefault(target.name, set()).add(target.slot)
+    for name, app in apps.items():
+        some = frozenset(slot for slot in slots[name] if slot is not None)
+        yield app, None if None in slots[name] else some
 
 
 def pattern(text: str | None) -> re.Pattern[str] | None:
@@ -115,14 +127,14 @@ class Filter:
 
     only: str | None
     grep: re.Pattern[str] | None
-    slots: dict[str, int | None]  # by app; None: all of them
+    slots: dict[str, frozenset[int] | None]  # by app; None: all of them
     since: str = ""
 
     def __call__(self, line: Line) -> bool:
-        slot = self.slots.get(line.app)
+        slots = self.slots.get(line.app)
         return (
             (self.only is None or line.stream == self.only)
-            and (slot is None or line.slot == slot)
+            and (slots is None or line.slot in slots)
             and not (self.since and line.stamp and line.stamp < self.since)
             and (self.grep is None or bool(self.grep.search(line.message.decode(errors="replace"))))
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rrdispatch.cluster.logformat import ERR, OUT, Line
@@ -14,7 +14,6 @@ from rrdispatch.cluster.logplan import Plan, plan_of, rotated, worker_paths
 from rrdispatch.control import statedir
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.logread import LogRef
-from rrdispatch.control.selectors import Target
 from rrdispatch.errors import ConfigError, ControlError, Error
 from rrdispatch.settings import Settings
 
@@ -23,10 +22,10 @@ STREAMS = (OUT, ERR)
 
 @dataclass(frozen=True)
 class AppLogs:
-    """One app's, or one slot's of it."""
+    """One app's, or those of some of its slots."""
 
     plan: Plan
-    slot: int | None = None
+    slots: frozenset[int] | None = None  # None: all
 
     def refs(self, streams: Collection[str] = STREAMS) -> Iterator[LogRef]:
         """Its files, as there are by now, each once."""
@@ -42,24 +41,53 @@ class AppLogs:
     def _names(self, path: str) -> Mapping[int | None, str]:
         if self.plan.merge or not _is_log(path):
             return {None: path} if _is_log(path) else {}
-        found = worker_paths(path)
-        return {slot: name for slot, name in found.items() if self.slot in (None, slot)}
+        found, some = worker_paths(path), self.slots
+        return {slot: name for slot, name in found.items() if some is None or slot in some}
 
     def flush(self) -> int:
         """Nothing is left of what was written so far; how many bytes that was.
 
         Lines are appended whole, so that one is either gone or behind this.
         """
+        self.check_flush()
         freed = 0
         for ref in self.refs():
-            path = os.path.realpath(ref.path)
-            for name in rotated(path, ref.keep):
-                freed += _size(name)
-                Path(name).unlink(missing_ok=True)
-            freed += _size(path)
-            if os.path.exists(path):
-                os.truncate(path, 0)
+            folder, name = os.path.split(ref.path)
+            path = os.path.join(os.path.realpath(folder), name)
+            for each in rotated(path, ref.keep):
+                freed += _emptied(each, unlink=True)
+            freed += _emptied(path)
         return freed
+
+    def check_flush(self) -> None:
+        """ConfigError if more would be gone than what was named."""
+        if self.slots is not None and self.plan.merge:
+            raise ConfigError(
+                f"{self.plan.name}: all workers write to one file, nothing of it is one worker's",
+                hint=f"rrdispatch flush {self.plan.name}",
+            )
+
+
+def _emptied(path: str, *, unlink: bool = False) -> int:
+    """Bytes that are gone. Whoever may write in that folder could have put anything there: no
+    symlink is followed, and no file of somebody else's is emptied in root's name.
+    """
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        with open(os.open(path, flags), "wb", buffering=0) as file:
+            found = os.fstat(file.fileno())
+            if found.st_uid not in (os.getuid(), os.stat(statedir.home()).st_uid):
+                raise ControlError(f"{path} belongs to user {found.st_uid}: it is left as it is")
+            if unlink:
+                os.unlink(path)
+            else:
+                os.ftruncate(file.fileno(), 0)
+            return found.st_size
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        why = "it is a symlink" if error.errno == errno.ELOOP else error.strerror
+        raise ControlError(f"{path} cannot be emptied: {why}") from error
 
 
 def _is_log(path: str) -> bool:
@@ -67,22 +95,15 @@ def _is_log(path: str) -> bool:
     return not os.path.exists(path) or os.path.isfile(path)
 
 
-def _size(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
-
-
-def logs_of(target: Target) -> AppLogs:
+def logs_of(definition: Definition, slots: frozenset[int] | None = None) -> AppLogs:
     """ConfigError for an app that writes no files."""
-    told = _told(target.definition)
+    told = _told(definition)
     if not told.get("files"):
         raise ConfigError(
-            f"{target.name} writes its output to its own stdout and stderr, not into files",
+            f"{definition.name} writes its output to its own stdout and stderr, not into files",
             hint="look where it was started, or say --log FILE there",
         )
-    return AppLogs(Plan(**told), target.slot)
+    return AppLogs(Plan(**told), slots)
 
 
 def _told(definition: Definition) -> Mapping[str, Any]:
