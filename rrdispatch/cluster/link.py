@@ -17,6 +17,7 @@ from pathlib import Path
 from rrdispatch import mutants
 from rrdispatch._core.layout import ControlKind
 from rrdispatch.cluster.handle import wait_end, wait_exit
+from rrdispatch.cluster.outbox import AGAIN_AFTER, NO_ROOM
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle
 from rrdispatch.errors import DispatcherError
 
@@ -55,6 +56,7 @@ class Link:
         self._loop = asyncio.get_running_loop()
         self._asked: dict[int, Answered | None] = {}
         self._unsent: deque[tuple[Request, Answered | None]] = deque()
+        self._again: asyncio.TimerHandle | None = None
         self._unanswered = 0
         self.over = False  # nobody wants it, or a successor, any more
         self.worked = False  # it answered something: its program and its settings are good
@@ -69,8 +71,6 @@ class Link:
     def ask(self, request: Request, answered: Answered | None = None) -> None:
         """Sends a request. The fds are duplicated by the kernel, now or, if it is busy, later."""
         if self._unsent or not self._send(request, answered):
-            if not self._unsent:
-                self._loop.add_writer(self._handle.fileno(), self._writable)
             self._unsent.append((request, answered))
 
     @property
@@ -92,6 +92,7 @@ class Link:
         return self.last_ping
 
     def _send(self, request: Request, answered: Answered | None) -> bool:
+        """If not, it is known by then when to try again."""
         if self._handle.fileno() < 0:
             return True  # it is gone: nobody will answer, and its successor is told everything
         try:
@@ -103,7 +104,16 @@ class Link:
                 fds=request.fds,
             )
         except DispatcherError as error:
-            return not isinstance(error.__cause__, BlockingIOError)  # else its pidfd tells
+            if not isinstance(error.__cause__, BlockingIOError):
+                return True  # its pidfd tells
+            self._loop.add_writer(self._handle.fileno(), self._writable)
+            return False
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._loop.remove_writer(self._handle.fileno())
+            self._again = self._loop.call_later(AGAIN_AFTER, self._writable)
+            return False
         self._asked[sequence] = answered
         return True
 
@@ -112,7 +122,8 @@ class Link:
             if not self._send(*self._unsent[0]):
                 return
             self._unsent.popleft()
-        self._loop.remove_writer(self._handle.fileno())
+        if self._handle.fileno() >= 0:
+            self._loop.remove_writer(self._handle.fileno())
 
     def _readable(self) -> None:
         try:
@@ -182,6 +193,8 @@ class Link:
     def _close(self) -> None:
         """Kills what is left of it, reaps it and closes what we hold of it."""
         self._timer.cancel()
+        if self._again is not None:
+            self._again.cancel()
         handle = self._handle
         if handle.fileno() >= 0:
             self._loop.remove_reader(handle.fileno())
