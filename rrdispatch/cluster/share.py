@@ -17,7 +17,7 @@ from typing import Any
 
 from rrdispatch import _core
 from rrdispatch.cluster.events import Events
-from rrdispatch.net.listeners import ListeningSocket
+from rrdispatch.net.listeners import ListeningSocket, bound_address
 
 FIRST = 3  # SD_LISTEN_FDS_START
 OWN_PID = "LISTEN_PID"
@@ -67,12 +67,15 @@ class Shared:
         for sock in self._listeners:
             if sock.fileno() not in ended or self._closing:
                 continue
-            if sock.family == socket.AF_UNIX or not _listen_again(sock, self._backlog):
-                self._watch.unregister(sock)
-            else:
-                text = "a worker shut the shared listener down for all; it listens again"
-                hint = "a program that is handed a socket should close it and not shut it down"
-                self._events.tell("warning", text, hint=hint)
+            text = f"a worker shut the shared listener {bound_address(sock)} down for all; "
+            hint = "a program that is handed a socket should close it and not shut it down"
+            # A unix socket that was shut down stays so.
+            if sock.family != socket.AF_UNIX and _listen_again(sock, self._backlog):
+                self._events.tell("warning", f"{text}it listens again", hint=hint)
+                continue
+            self._watch.unregister(sock)
+            hint += "; the app serves there again when it is stopped and started"
+            self._events.tell("warning", f"{text}nobody can connect any more", hint=hint)
 
     def close(self, closed: Callable[[], None], within: float) -> None:
         """Nobody new gets in; ``closed`` when what waited was taken, or after so many seconds."""
@@ -101,10 +104,12 @@ class Shared:
 
 
 def _ends_of(listeners: Sequence[ListeningSocket]) -> select.epoll:
-    """Readable when a listener is none any more: EPOLLHUP is always told, other things not."""
+    """Readable when a listener is none any more: EPOLLHUP is always told, other things not. A unix
+    socket that is shut down for reading only accepts nothing either.
+    """
     watch = select.epoll()
     for sock in listeners:
-        watch.register(sock, select.EPOLLET)
+        watch.register(sock, select.EPOLLET | select.EPOLLRDHUP)
     return watch
 
 

@@ -16,8 +16,10 @@ import pytest
 
 from rrdispatch import _core
 from rrdispatch.cluster import sdnotify, share
+from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.program import check
 from rrdispatch.errors import ConfigError
+from rrdispatch.net.listeners import ListeningSocket, bound_address
 from rrdispatch.settings import from_sources
 from tests.harness import processes
 from tests.harness.load import load_beside
@@ -126,6 +128,33 @@ def test_a_listener_that_was_shut_down_listens_again() -> None:
         program.output.wait("listens again", 30.0)
         wait_until(lambda: len(program.workers()) == 2, 30.0)
         wait_until(lambda: len(program.ask(10).ok) == 10, 30.0)
+
+
+@pytest.mark.parametrize("how", [socket.SHUT_RDWR, socket.SHUT_RD])
+@pytest.mark.parametrize("family", ["unix", "tcp"])
+def test_a_listener_that_cannot_listen_again_is_told(
+    family: str, how: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "_listen_again", lambda *_: False)
+
+    async def main() -> tuple[str, dict[str, object]]:
+        told: asyncio.Future[dict[str, object]] = asyncio.get_running_loop().create_future()
+        kind = socket.AF_UNIX if family == "unix" else socket.AF_INET
+        with ListeningSocket(kind) as sock:
+            sock.bind(str(tmp_path / "socket") if family == "unix" else ("127.0.0.1", 0))
+            sock.listen()
+            address = str(bound_address(sock))
+            held = share.Shared([sock], 10, Events(told.set_result))
+            sock.shutdown(how)
+            try:
+                return address, await asyncio.wait_for(told, 30.0)
+            finally:
+                held.stop_watching()
+
+    address, event = asyncio.run(main())
+    assert event["event"] == "warning"
+    assert address in str(event["message"])
+    assert "started" in str(event["hint"])
 
 
 # ---- ready --------------------------------------------------------------------------------------
