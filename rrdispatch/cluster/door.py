@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import hmac
 import os
 import secrets
@@ -29,6 +30,8 @@ MOST_CLIENTS = 256
 MOST_STRANGERS = 16
 RECEIVED_WITHIN = 5.0
 MOST_ANCESTORS = 64
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # nobody can be let in now
+AGAIN_AFTER = 0.1
 PEER = struct.Struct("=iII")  # struct ucred
 
 
@@ -94,24 +97,36 @@ class Door:
         name = self._listener.getsockname()
         # As $RRDISPATCH_SOCKET says it.
         self.path: str = name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
+        self._again: asyncio.TimerHandle | None = None
+        self._watch()
+
+    def _watch(self) -> None:
         self._loop.add_reader(self._listener, self._come)
 
     def fileno(self) -> int:
         return self._listener.fileno()
 
     def _come(self) -> None:
-        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+        try:
             client, _ = self._listener.accept()
-            client.setblocking(False)
-            pid, uid = _peer(client)
-            if not is_known(pid, uid, self._is_ours):
-                if len(self._strangers) >= MOST_STRANGERS:
-                    client.close()
-                    return
-                self._strangers.add(client)
-            limit = self._loop.call_later(RECEIVED_WITHIN, self._go, client)
-            self._clients[client] = limit
-            self._loop.add_reader(client, self._asked, client, uid)
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in SHORT:
+                raise
+            self._loop.remove_reader(self._listener)  # whoever waits there makes it readable
+            self._again = self._loop.call_later(AGAIN_AFTER, self._watch)
+            return
+        client.setblocking(False)
+        pid, uid = _peer(client)
+        if not is_known(pid, uid, self._is_ours):
+            if len(self._strangers) >= MOST_STRANGERS:
+                client.close()
+                return
+            self._strangers.add(client)
+        limit = self._loop.call_later(RECEIVED_WITHIN, self._go, client)
+        self._clients[client] = limit
+        self._loop.add_reader(client, self._asked, client, uid)
 
     def _asked(self, client: socket.socket, uid: int) -> None:
         try:
@@ -142,6 +157,8 @@ class Door:
         """Whoever asks from now on finds nobody."""
         for client in list(self._clients):
             self._go(client)
+        if self._again is not None:
+            self._again.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
         if not self.path.startswith("@"):

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 
+from rrdispatch.cluster.door import AGAIN_AFTER, SHORT
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control.app import App
 from rrdispatch.control.protocol import MOST_REQUEST
@@ -31,13 +32,23 @@ class Clients:
         self._app = app
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop.add_reader(listener, self._come)
+        self._again: asyncio.TimerHandle | None = None
+        self._watch()
+
+    def _watch(self) -> None:
+        self._loop.add_reader(self._listener, self._come)
 
     def _come(self) -> None:
         """Those beyond the most wait in the backlog until somebody goes."""
         try:
             client, _ = self._listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            if error.errno not in SHORT:
+                raise
+            self._loop.remove_reader(self._listener)  # whoever waits there makes it readable
+            self._again = self._loop.call_later(AGAIN_AFTER, self._watch)
             return
         if not allowed(client):
             client.close()
@@ -52,7 +63,7 @@ class Clients:
         full = len(self._tasks) >= MOST_CLIENTS
         self._tasks.discard(task)
         if full and self._listener.fileno() >= 0:
-            self._loop.add_reader(self._listener, self._come)
+            self._watch()
 
     async def _serve(self, client: socket.socket) -> None:
         client.setblocking(False)
@@ -65,6 +76,8 @@ class Clients:
 
     async def close(self) -> None:
         """The service is over: answers under way are written, then all are shown out."""
+        if self._again is not None:
+            self._again.cancel()
         self._loop.remove_reader(self._listener)
         for task in self._tasks:
             task.cancel()
