@@ -29,7 +29,7 @@ LISTEN, READY, OPTION = 1, 2, 3
 MOST_CLIENTS = 256
 MOST_STRANGERS = 16
 RECEIVED_WITHIN = 5.0
-MOST_ANCESTORS = 64
+MOST_ANCESTORS = 8  # each a read in /proc, which a stranger makes us do
 SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # nobody can be let in now
 AGAIN_AFTER = 0.1
 PEER = struct.Struct("=iII")  # struct ucred

@@ -202,7 +202,7 @@ class Workers:
         if handle.watchdog is not None:
             handle.watchdog.close()
         self._loop.remove_reader(handle.pidfd)
-        self._heard(handle)
+        self._heard(handle, at_last=True)
         self._notified(handle)  # its last words lie in the socket, and it may have been quick
         self._ears.died(handle.id, self._logs.tail(handle.id))
         self._ears.tell(news.Exited(handle.id, how))
@@ -225,13 +225,17 @@ class Workers:
             self._said(handle, data.decode(errors="replace"))
             handle.notify.recv(1)
 
-    def _heard(self, handle: WorkerHandle) -> None:
-        """As to systemd. A shim may know better than the program when it is ready."""
+    def _heard(self, handle: WorkerHandle, at_last: bool = False) -> None:
+        """As to systemd. A shim may know better than the program when it is ready.
+
+        Whoever else finds the name is told from it at the cost of some reads: one of them a turn,
+        unless it is the last look (the socket's queue is short).
+        """
         if handle.sd_notify is None:
             return
         for _ in range(AT_ONCE):
             text = sdnotify.receive(handle.sd_notify, handle.pid)
-            if text is None:
+            if text is None or not (text or at_last):
                 return
             lines = text.split("\n")
             if not handle.says_ready:
@@ -244,7 +248,8 @@ class Workers:
         if handle.watchdog is None:
             hung = news.Hung(handle.id, "it gave no sign of life (WATCHDOG=1)")
             over = partial(self._ears.tell, hung)
-            handle.watchdog = sdnotify.Watchdog(self._silence, partial(self._heard, handle), over)
+            look = partial(self._heard, handle, at_last=True)
+            handle.watchdog = sdnotify.Watchdog(self._silence, look, over)
         handle.watchdog.sign()
 
     def _said(self, handle: WorkerHandle, text: str) -> None:
