@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from rrdispatch.cli import table
-from rrdispatch.cli.secrets import mask
+from rrdispatch.cli.secrets import mask, without_password
 from rrdispatch.cli.table import Column, plain, shown_bytes, shown_time
 from rrdispatch.control import rows, statedir
 from rrdispatch.control import selectors as chosen
@@ -56,7 +56,7 @@ def facts(target: Target, show_secrets: bool) -> dict[str, Any]:
     folder = statedir.home() / app.name
     return {
         **row,
-        **_asked(app),
+        **_asked(app, show_secrets),
         "settings": _settings(app, show_secrets),
         "started_at": app.started or None,
         "ended_at": app.ended or None,
@@ -64,7 +64,7 @@ def facts(target: Target, show_secrets: bool) -> dict[str, Any]:
     }
 
 
-def _asked(app: Definition) -> dict[str, Any]:
+def _asked(app: Definition, show_secrets: bool) -> dict[str, Any]:
     """What only its primary knows; of one that does not run, what a start would use."""
     names = ("policy", "dispatcher", "dispatcher_pid", "logger_pid", "slots")
     try:
@@ -76,7 +76,8 @@ def _asked(app: Definition) -> dict[str, Any]:
             "command": [],
         }
         return {**dict.fromkeys(names), **told, "slots": []}
-    more = {"cwd": launch["cwd"], "interpreter": launch["python"], "command": launch["argv"]}
+    argv = launch["argv"] if show_secrets else [without_password(each) for each in launch["argv"]]
+    more = {"cwd": launch["cwd"], "interpreter": launch["python"], "command": argv}
     return {**{name: stats[name] for name in names}, **more}
 
 
@@ -90,7 +91,13 @@ def _settings(app: Definition, show_secrets: bool) -> dict[str, Any]:
         return found
     if isinstance(found.get("env"), dict):
         found["env"] = {key: mask(key, str(value)) for key, value in found["env"].items()}
-    return {key: mask(key, v) if isinstance(v, str) else v for key, v in found.items()}
+    return {key: _masked(key, value) for key, value in found.items()}
+
+
+def _masked(key: str, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_masked(key, each) for each in value]
+    return mask(key, value) if isinstance(value, str) else value
 
 
 def show(found: Mapping[str, Any]) -> None:
