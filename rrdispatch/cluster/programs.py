@@ -21,6 +21,7 @@ from typing import Any
 from rrdispatch import _core
 from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.cluster import door, news, quiet
+from rrdispatch.cluster.allowed import may_listen, may_set
 from rrdispatch.cluster.dispatching import Dispatching
 from rrdispatch.cluster.door import Answer, Door, Request
 from rrdispatch.cluster.events import Events
@@ -180,6 +181,8 @@ class Programs:
         return -1
 
     def _open(self, handle: WorkerHandle, request: Request) -> int:
+        if not may_listen(self._only, request.address):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         backlog = max(request.backlog, BACKLOG)
         sock = bind_beside(request.address, bool(request.v6only), backlog, _owner(request))
         told = describe(sock)
@@ -215,6 +218,9 @@ class Programs:
         index = self._index(request.address)
         if index < 0:
             return Answer(-errno.ENOENT)
+        borrowed = os.geteuid() == 0 != request.uid
+        if not may_set(request.level, request.option, borrowed):
+            return Answer(-errno.EPERM)
         self._listeners[index].setsockopt(request.level, request.option, request.value)
         return Answer()
 
