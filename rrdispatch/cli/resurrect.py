@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from rrdispatch.cli.each import one
-from rrdispatch.control import rows, selectors
-from rrdispatch.control.definitions import RUN, Definition
+from rrdispatch.control import definitions, rows, selectors
+from rrdispatch.control.definitions import RUN
 from rrdispatch.control.selectors import Target
 
 
@@ -25,6 +25,10 @@ def start(target: Target) -> str:
     from rrdispatch.cli.start import longest
     from rrdispatch.cli.start import start as start_it
 
-    app: Definition = target.definition
+    app = definitions.load(target.name)  # the starts before this one took their time
+    if app is None:
+        return "was deleted meanwhile"
+    if app.wanted != RUN:
+        return "was stopped meanwhile"
     start_it(app, longest(app.settings), quiet=True)
     return "started"

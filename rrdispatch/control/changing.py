@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from rrdispatch.control import definitions
+from rrdispatch.checks import MOST_WORKERS
+from rrdispatch.control import definitions, statedir
 from rrdispatch.control.ask import Line
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.ending import locked
@@ -66,12 +67,31 @@ def scale(app: Definition, text: str) -> int:
             line.call("scale", workers=wanted)
             _until_so_many(app, line, wanted)
     except NotRunningError:
+        wanted = _scale_stopped(_still_known(app), text)
+    return wanted
+
+
+def _scale_stopped(app: Definition, text: str) -> int:
+    """Its next start has as many."""
+    with locked(app.name):
+        try:
+            app = _still_known(app)
+        except NotRunningError:
+            statedir.remove(statedir.home() / app.name)  # the lock made it anew
+            raise
         now = app.instances
         wanted = _wanted(text, int(now) if now.isdigit() else None)
-        with locked(app.name):
-            app.typed["instances"] = app.settings["instances"] = str(wanted)
-            definitions.save(app)
+        app.typed["instances"] = app.settings["instances"] = str(wanted)
+        definitions.save(app)
     return wanted
+
+
+def _still_known(app: Definition) -> Definition:
+    """As it is by now; NotRunningError if it was deleted, or never had a definition."""
+    found = definitions.load(app.name)
+    if found is None or found.id < 0:
+        raise NotRunningError(f"{app.name} does not run, and is not known any more")
+    return found
 
 
 def _wanted(text: str, now: int | None) -> int:
@@ -83,6 +103,8 @@ def _wanted(text: str, now: int | None) -> int:
     number = int(digits) if not sign else (now or 0) + int(text)
     if number < 1:
         raise ConfigError(f"{number} workers", hint="at least 1; rrdispatch stop ends them all")
+    if number > MOST_WORKERS:
+        raise ConfigError(f"{number} workers", hint=f"at most {MOST_WORKERS}")
     return number
 
 
