@@ -98,6 +98,11 @@ class Programs:
         """Made, not kept: an heir knows those of all workers."""
         return hmac.digest(self.secret, str(worker).encode(), "sha256")[:KEY_SIZE]
 
+    def adopt(self, handle: WorkerHandle) -> None:
+        """A worker of the primary before: what its program listens on."""
+        for index in handle.channels:
+            self._asked_in.setdefault(index, set()).add(handle.generation)
+
     def close(self) -> None:
         self.door.close()
 

@@ -145,6 +145,8 @@ class ProcessWorld:
             handle.reaped = state is State.DEAD
             self.workers.adopt(handle, logged=inherited.logger is not None)
             roster.adopt(handle, state, inherited.states[number])
+            if self.programs is not None:
+                self.programs.adopt(handle)
             if state in (State.DRAINING, State.STOPPING) and not known[number].queue_empty:
                 roster.become(number, State.DRAINING, partial(self._drained, number))
             elif state is State.DRAINING and self.programs is not None:

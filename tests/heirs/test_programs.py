@@ -115,6 +115,19 @@ def test_a_program_that_gave_up_root(dispatcher: str, when: str, tmp_path: Path)
             assert not load.stop().failed
 
 
+def test_an_heir_closes_what_the_next_release_does_not_listen_on(tmp_path: Path) -> None:
+    first, second = free_port(), free_port()
+    where = tmp_path / "ports"
+    where.write_text(f"{first} {second}")
+    options = ("-i", "1", "--dispatcher", "python", *QUICK, "--", str(where))
+    with Followed("moves.py", *options, home=tmp_path / "home", bind=(), cwd=APPS) as service:
+        service.addresses = [f"127.0.0.1:{first}"]
+        service.replace_primary()
+        where.write_text(str(first))
+        assert service.ask("reload")["generation"] == 2
+        service.output.wait(f"no longer listening on 127.0.0.1:{second}", 30.0)
+
+
 def test_one_that_is_handed_its_sockets(dispatcher: str, tmp_path: Path) -> None:
     """The dispatcher does not accept from them, and keeps them all the same."""
     path = tmp_path / "socket"

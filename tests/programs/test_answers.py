@@ -13,7 +13,8 @@ from rrdispatch.cluster import door
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.programs import AskedBy, Opened, Programs
-from rrdispatch.net.listeners import sockaddr
+from rrdispatch.net.channels import Channel
+from rrdispatch.net.listeners import ListeningSocket, describe, sockaddr
 
 WORKER = 1
 
@@ -70,3 +71,31 @@ def test_a_channel_is_given_when_the_dispatcher_has_it() -> None:
         bound.bind(("127.0.0.1", 0))
         asyncio.run(main(bound))
     assert done == ["written down", ("listener", 0), ("channel", 0)]
+
+
+def test_an_heir_closes_what_only_adopted_workers_listened_on() -> None:
+    closed: list[int] = []
+
+    async def main() -> None:
+        dispatching: Any = SimpleNamespace(close_listener=lambda index, _: closed.append(index))
+        dropped, kept = Channel.create(), Channel.create()
+        handles = {
+            1: WorkerHandle(1, 0, 1, channels={0: dropped, 1: kept}, adopted=True),
+            2: WorkerHandle(2, 0, 2, channels={1: kept}, adopted=True),
+        }
+        nothing: Any = lambda *_: None  # noqa: E731
+        asked_by = AskedBy(handles, nothing, Events(), lambda: dispatching, nothing)
+        with ListeningSocket() as one, ListeningSocket() as two:
+            programs = Programs((), Opened([one, two], [describe(one), describe(two)]), asked_by)
+            for handle in handles.values():
+                programs.adopt(handle)
+            programs.close_unused(2)
+            assert closed == [], "somebody holds both"
+            handles[1].reaped = handles[2].reaped = True
+            programs.close_unused(2)
+            programs.close()
+        dropped.close()
+        kept.close()
+
+    asyncio.run(main())
+    assert closed == [0]
