@@ -24,7 +24,7 @@ from rrdispatch.cluster.view import View
 FORMAT = 1
 MOST_HEIRS, WITHIN, SILENT = 3, 30.0, 10.0  # heirs, in so many seconds; one says something within
 HANDLE = ("id", "slot", "generation", "pid", "started_at", "capacity", "batch", "kind", "status",
-          "reaped", "how", "says_ready")  # fmt: skip
+          "reaped", "how", "says_ready", "watched")  # fmt: skip
 
 
 class Ask(Protocol):

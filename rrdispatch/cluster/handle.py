@@ -63,6 +63,7 @@ class WorkerHandle:
     capacity: int = 0
     batch: int = 1
     watchdog: Watchdog | None = None  # once it gave a sign of life there
+    watched: bool = False  # it did so, in a primary before us or in this one
     kind: str = ""
     status: str = ""
     reaped: bool = False

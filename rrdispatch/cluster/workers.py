@@ -64,6 +64,7 @@ class Ears:
     died: Callable[[int, asyncio.Future[str]], None]  # a worker, and its last lines
     exited: Callable[[WorkerHandle, str], None]  # after the plan has heard of it
     events: Events
+    remember: Callable[[], None] = lambda: None  # for an heir
 
 
 class Workers:
@@ -109,6 +110,8 @@ class Workers:
         if not handle.reaped:
             self._oom.watch(handle.pid)
             self._watch(handle)
+            if handle.watched and self._silence > 0:
+                self._sign(handle)  # it has its time anew
         if logged:
             self._logs.adopt(handle)
         else:
@@ -241,7 +244,7 @@ class Workers:
             if not handle.says_ready:
                 lines = [line for line in lines if line != "READY=1"]
             self._said(handle, "\n".join(lines))
-            if "WATCHDOG=1" in lines and self._silence > 0:
+            if "WATCHDOG=1" in lines and self._silence > 0 and not handle.reaped:
                 self._sign(handle)
 
     def _sign(self, handle: WorkerHandle) -> None:
@@ -251,6 +254,9 @@ class Workers:
             look = partial(self._heard, handle, at_last=True)
             handle.watchdog = sdnotify.Watchdog(self._silence, look, over)
         handle.watchdog.sign()
+        if not handle.watched:
+            handle.watched = True
+            self._ears.remember()
 
     def _said(self, handle: WorkerHandle, text: str) -> None:
         said = dict(line.partition("=")[::2] for line in text.split("\n") if "=" in line)

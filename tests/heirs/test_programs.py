@@ -152,6 +152,18 @@ def test_one_that_is_handed_its_sockets(dispatcher: str, tmp_path: Path) -> None
     assert not path.exists()
 
 
+def test_an_heir_knows_who_gave_signs_of_life(tmp_path: Path) -> None:
+    """A worker that is mute from the moment its primary is killed is replaced."""
+    options = ("-i", "1", "--dispatcher", "python", "--min-uptime", "0.3")
+    options = (*options, "--share-listener", "--heartbeat-timeout", "3", "--", "beats")
+    with Followed("shared.py", *options, home=tmp_path / "home", cwd=APPS) as service:
+        (victim,) = pids(service)
+        service.output.wait(r"\| told 5$", 30.0)
+        os.kill(victim, signal.SIGSTOP)
+        service.replace_primary()
+        wait_until(lambda: pids(service) not in ([], [victim]), 60.0)
+
+
 def nonblocking(worker: int) -> bool:
     """Is the socket that it was handed (proc(5), fdinfo)?"""
     text = Path(f"/proc/{worker}/fdinfo/3").read_text(encoding="ascii")
