@@ -73,6 +73,7 @@ class Logs:
         self._closing = False
         self._orderly = False  # the last one's end
         self.on_output: Callable[[str, str, int], None] = lambda *_: None
+        self.on_gone: Callable[[], None] = lambda: None  # and no other one is there yet
         self.on_trouble: Callable[[str], None] = lambda _: None
         self._pause = FIRST_PAUSE
         self._started_at = 0.0
@@ -91,8 +92,8 @@ class Logs:
             self._listen()
 
     def fds(self) -> list[int]:
-        """What an heir needs of it: control and pidfd."""
-        return [self._control.fileno(), self._pidfd]
+        """What an heir needs of it: control and pidfd; nothing while there is none."""
+        return [] if self._pidfd < 0 else [self._control.fileno(), self._pidfd]
 
     def _start(self) -> None:
         try:
@@ -249,6 +250,7 @@ class Logs:
             self._follow_later()
 
     def _follow_later(self) -> None:
+        self.on_gone()
         self._next = self._loop.call_later(self._pause, self._follow)
         self._pause = min(2 * self._pause, MOST_PAUSE)
 

@@ -101,6 +101,7 @@ class ProcessWorld:
             self.dispatching.link.abort()
             raise
         self._keep_logger()
+        self.logs.on_gone = self._keep_logger  # its numbers may be other descriptors' soon
         ears = Ears(self._tell, owner.died, self._exited, owner.events, owner.remember)
         self.workers = Workers(self.logs, ears, self._settings.heartbeat_timeout)
         self.programs = self._open_door(inherited) if self._settings.is_preloaded else None

@@ -100,8 +100,11 @@ def test_loggers_that_die_at_once_follow_each_other_ever_more_slowly(
         loop, replaced = asyncio.get_running_loop(), []
         monkeypatch.setattr(module, "_RUN", "import os; os._exit(1)")
         logs = Logs(Settings(), lambda: replaced.append(loop.time()))
+        kept: list[list[int]] = []
+        logs.on_gone = lambda: kept.append(logs.fds())
         before = loop.time()
         await until(lambda: len(replaced) == 4)
+        assert kept[:4] == [[]] * 4, "an heir is left no descriptor of one that is gone"
         assert replaced[-1] - before >= 15 * module.FIRST_PAUSE  # 1 + 2 + 4 + 8
         await until(lambda: logs._pidfd < 0)
         await asyncio.wait_for(logs.close(), module.FIRST_PAUSE * 10)
