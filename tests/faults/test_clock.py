@@ -20,7 +20,7 @@ FOR_PEOPLE = {
     "cluster/events.py": 1,
     "cluster/logsources.py": 1,  # stamps of lines
     "cli/logs.py": 1,  # --since 5m
-    "control/app.py": 2,  # when it was started and ended
+    "control/app.py": 3,  # when it was started and ended
     "control/ending.py": 1,
     "control/rows.py": 1,  # uptime
 }
