@@ -126,6 +126,12 @@ void rr__ledger_reclaims_for(struct rr__ledger_worker worker)
     own_worker = worker;
 }
 
+void rr__ledger_dispatches(void)
+{
+    own_role = RR_LEDGER_DISPATCHER;
+    own_worker = (struct rr__ledger_worker){0};
+}
+
 /* A client's port; 0 of one without, or one that is gone already. */
 static uint32_t peer_port(int fd)
 {

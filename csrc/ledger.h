@@ -23,6 +23,7 @@ struct rr__ledger_worker {
 void rr__ledger_from_environment(void);
 /* This process takes for that worker from now on: a reclaimer. */
 void rr__ledger_reclaims_for(struct rr__ledger_worker worker);
+void rr__ledger_dispatches(void); /* again: it has taken back without a reclaimer */
 
 void rr__ledger_accepted(int fd);
 /* SENT or UNSENT, for each connection of a message. SENT comes before the send, so that no other

@@ -1,6 +1,8 @@
 /* Owns take-back: whose queue is to be moved, asking a reclaimer for it, and giving what comes to others.
  * Never waits for a reclaimer. One that does not answer in time is left alone, not killed: what it may
- * yet take would die with it; it answers when the worker lets go, which is at its death at the latest. */
+ * yet take would die with it; it answers when the worker lets go, which is at its death at the latest.
+ * Where no process is to be had (pids.max, RLIMIT_NPROC) the dead worker's queue is emptied by the
+ * dispatcher itself, a reclaimer without a process: whoever could be stuck inside recvmsg is gone. */
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -36,8 +38,9 @@ static void end(struct rr__dispatcher *d, struct rr__reclaimer *one)
         one->worker->reclaimer = -1;
     one->worker = NULL;
     one->unpolled = 0;
-    one->state = RR__ENDING;
-    d->reap_ns = d->now + REAP_NS;
+    one->state = one->pid > 0 ? RR__ENDING : RR__FREE;
+    if (one->pid > 0)
+        d->reap_ns = d->now + REAP_NS;
 }
 
 void rr__reclaim_reap(struct rr__dispatcher *d)
@@ -63,39 +66,96 @@ static struct rr__reclaimer *find_free(struct rr__dispatcher *d)
     return NULL;
 }
 
-static struct rr__reclaimer *start(struct rr__dispatcher *d, struct rr__worker *worker, int channel)
+static struct rr__ledger_worker who(const struct rr__worker *worker)
 {
-    struct rr__reclaimer *one = find_free(d);
-    int pair[2];
+    return (struct rr__ledger_worker){worker->id, worker->slot, worker->generation};
+}
 
-    if (!one || rr__socketpair(SOCK_SEQPACKET, pair) < 0)
-        return NULL;
-    int index = (int)(one - d->reclaimers);
-    if (rr__poller_add(&d->poller, pair[0], rr__tag(RR__TAG_RECLAIMER, index)) < 0) {
+/* Its process and the link to it; -errno if they are not to be had. */
+static int start_process(struct rr__dispatcher *d, struct rr__reclaimer *one, struct rr__worker *worker)
+{
+    int pair[2];
+    int result = rr__socketpair(SOCK_SEQPACKET, pair);
+
+    if (result < 0)
+        return result;
+    result = rr__poller_add(&d->poller, pair[0], rr__tag(RR__TAG_RECLAIMER, (int)(one - d->reclaimers)));
+    if (result < 0) {
         rr__close_fds(pair, 2);
-        return NULL;
+        return result;
     }
     pid_t pid = d->system->fork();
     if (pid == 0) {
-        rr__ledger_reclaims_for((struct rr__ledger_worker){worker->id, worker->slot, worker->generation});
-        rr__reclaimer_child(worker->channel[channel].receiver, pair[1]);
+        rr__ledger_reclaims_for(who(worker));
+        rr__reclaimer_child(worker->channel[one->channel].receiver, pair[1]);
     }
     rr__close_fds(&pair[1], 1);
-    *one = (struct rr__reclaimer){.state = RR__IDLE, .pid = pid, .link = pair[0], .channel = channel};
     if (pid < 0) {
-        end(d, one);
-        one->state = RR__FREE;
-        return NULL;
+        rr__poller_remove(&d->poller, pair[0]);
+        rr__close_fds(pair, 1);
+        return (int)pid;
     }
+    one->pid = pid;
+    one->link = pair[0];
+    return 0;
+}
+
+static struct rr__reclaimer *start(struct rr__dispatcher *d, struct rr__worker *worker, int channel)
+{
+    struct rr__reclaimer *one = find_free(d);
+
+    if (!one)
+        return NULL;
+    *one = (struct rr__reclaimer){.state = RR__FREE, .link = -1, .channel = channel};
+    if (start_process(d, one, worker) < 0 && worker->state != RR_STATE_DEAD)
+        return NULL;
+    one->state = RR__IDLE;
     one->worker = worker;
-    worker->reclaimer = index;
+    worker->reclaimer = (int)(one - d->reclaimers);
     return one;
+}
+
+static void fetched(struct rr__reclaimer *one, int count)
+{
+    struct rr__worker *worker = one->worker;
+    struct rr__hand *hand = &one->hand;
+
+    worker->channel[one->channel].reclaimed++;
+    if (hand->message.kind == RR_KIND_PROBE) {
+        rr__close_fds(hand->fds, count);
+        worker->probing = 0;
+        one->state = RR__IDLE;
+        return;
+    }
+    hand->message.flags |= RR_FLAG_MOVED;
+    hand->count = count;
+    hand->listener = one->channel;
+    worker->given -= (uint64_t)count;
+    one->state = RR__HOLDING;
+}
+
+/* Without a process: one message, as a reclaimer would fetch it. */
+static void fetch_here(struct rr__dispatcher *d, struct rr__reclaimer *one)
+{
+    struct rr__worker *worker = one->worker;
+    struct rr__hand *hand = &one->hand;
+
+    rr__ledger_reclaims_for(who(worker));
+    int count = rr__take_any(worker->channel[one->channel].receiver, &hand->message, hand->fds, RR_BATCH_MAX);
+    rr__ledger_dispatches();
+    if (count > 0)
+        fetched(one, count);
+    rr__watch_soon(d, count > 0 ? d->now : d->now + RR__MS);
 }
 
 static void ask(struct rr__dispatcher *d, struct rr__reclaimer *one)
 {
     char please = 1;
 
+    if (one->link < 0) {
+        fetch_here(d, one);
+        return;
+    }
     if (send(one->link, &please, sizeof please, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) {
         end(d, one);
         return;
@@ -179,25 +239,6 @@ static void proceed(struct rr__dispatcher *d, struct rr__reclaimer *one)
         ask(d, one);
     else if (rr__unserved(d, one->channel) || fetchable(d, worker) >= 0)
         end(d, one); /* it will be long, or another channel has its turn */
-}
-
-static void fetched(struct rr__reclaimer *one, int count)
-{
-    struct rr__worker *worker = one->worker;
-    struct rr__hand *hand = &one->hand;
-
-    worker->channel[one->channel].reclaimed++;
-    if (hand->message.kind == RR_KIND_PROBE) {
-        rr__close_fds(hand->fds, count);
-        worker->probing = 0;
-        one->state = RR__IDLE;
-        return;
-    }
-    hand->message.flags |= RR_FLAG_MOVED;
-    hand->count = count;
-    hand->listener = one->channel;
-    worker->given -= (uint64_t)count;
-    one->state = RR__HOLDING;
 }
 
 /* Receives its answer: a message with fds, or 64 zero bytes. */

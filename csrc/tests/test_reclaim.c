@@ -17,10 +17,12 @@ static struct rig rig;
 static struct fake fakes[WORKERS];
 static int clients[64], listener;
 static int gate[2] = {-1, -1}; /* reclaimers wait for a byte on it when it is open */
-static atomic_int gated;
+static atomic_int gated, none_left;
 
 static pid_t fork_behind_gate(void)
 {
+    if (atomic_load(&none_left))
+        return -EAGAIN;
     int held = atomic_exchange(&gated, 0);
     pid_t pid = rr__fork_quiet();
     char byte;
@@ -107,6 +109,24 @@ static void the_dead_ones_queue_goes_to_others(void)
     CHECK_EQUAL(drain_fake(&fakes[1]), 5);
     CHECK_EQUAL(drain_fake(&fakes[2]), 5);
     CHECK_EQUAL(ping().value[3], 10);
+    tear_down(WORKERS, 10);
+}
+
+static void the_dead_ones_queue_needs_no_process(void)
+{
+    set_up(WORKERS, 0, 0);
+    rig_settings(&rig, 32, 100000, 0, 0);
+    atomic_store(&none_left, 1);
+    fill_first(10, 1);
+    fake_ready(&rig, &fakes[1], 0, 1);
+    fake_ready(&rig, &fakes[2], 0, 1);
+    fake_kill(&fakes[0]);
+    CHECK_EQUAL(rig_event(&rig, RR_EVENT_DEAD).worker, 1);
+    struct rr_control remove = {.kind = RR_CONTROL_WORKER_REMOVE, .worker = 1};
+    CHECK_EQUAL(rig_ask(&rig, remove, NULL, 0).value[1], 10);
+    CHECK_EQUAL(drain_fake(&fakes[1]), 5);
+    CHECK_EQUAL(drain_fake(&fakes[2]), 5);
+    atomic_store(&none_left, 0);
     tear_down(WORKERS, 10);
 }
 
@@ -278,6 +298,7 @@ static void without_take_back_it_is_lost(void)
 
 TESTS_BEGIN
 RUN(the_dead_ones_queue_goes_to_others);
+RUN(the_dead_ones_queue_needs_no_process);
 RUN(it_waits_until_somebody_is_ready);
 RUN(only_as_much_as_there_is_room);
 RUN(a_batch_is_split);

@@ -122,6 +122,13 @@ def reclaims_for(who: Who) -> None:
         _journal = _journal._replace(role=LedgerRole.RECLAIMER, who=who)
 
 
+def dispatches() -> None:
+    """It is the dispatcher again: it has taken back without a helper."""
+    global _journal  # noqa: PLW0603
+    if _journal is not None:
+        _journal = _journal._replace(role=LedgerRole.DISPATCHER, who=Who())
+
+
 def taking(count: int) -> None:
     """About to receive a message: a process that was killed then has left this alone."""
     ledger_note(LedgerEvent.TAKING, 0, count)

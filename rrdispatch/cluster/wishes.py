@@ -113,11 +113,15 @@ def _may_start(view: View, slot: Slot) -> bool:
 
 
 def due(view: View, slot: Slot) -> float:
-    """When a slot may be filled; the long delays hold only while others serve."""
+    """When a slot may be filled; the long delays hold only while others serve.
+
+    What could not even be spawned costs nothing to try: it is there soon after there is room.
+    """
     if slot.died_at is None:
         return float("-inf")
-    longest = SHORTAGE_DELAY if slot.short else view.rules.respawn_delay
-    delay = slot.delay if view.serves else min(slot.delay, longest)
+    if slot.short:
+        return slot.died_at + min(slot.delay, SHORTAGE_DELAY)
+    delay = slot.delay if view.serves else min(slot.delay, view.rules.respawn_delay)
     return slot.died_at + delay
 
 

@@ -3,7 +3,8 @@
 Owns the helpers. One is forked per channel and holds only that channel's receiving end and a link:
 a worker stuck inside its own recvmsg freezes whoever reads the same socket, and then it is the
 helper that waits. One that is late is left alone, not killed: what it may yet take would die with
-it; it answers when the worker lets go, which is at its death at the latest.
+it; it answers when the worker lets go, which is at its death at the latest. Where no process is
+to be had, a dead worker's queue is emptied without one: whoever could be stuck in recvmsg is gone.
 """
 
 from __future__ import annotations
@@ -51,11 +52,16 @@ def _helper(worker: Worker, channel: int, link: int) -> NoReturn:
         os._exit(0)
 
 
-def _fetch(source: socket.socket, target: socket.socket) -> None:
+def _receive(source: socket.socket) -> tuple[bytes, list[int]]:
+    """One message of a channel; nothing if there is none."""
     try:
-        data, fds = tracing.receiving(lambda: source.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS))
+        return tracing.receiving(lambda: source.recvmsg(MESSAGE_SIZE, _ROOM, _FLAGS))
     except BlockingIOError:
-        data = b""
+        return b"", []
+
+
+def _fetch(source: socket.socket, target: socket.socket) -> None:
+    data, fds = _receive(source)
     if not data:
         target.sendall(_EMPTY)
         return
@@ -226,6 +232,8 @@ class Reclaims:
                 return
             helper = self._start(worker, lane)
             self._refused = helper is None
+            if helper is None and worker.state == State.DEAD:
+                self._fetch_here(worker, lane)
         if helper is None or helper.asked_ns or not self._may_fetch(helper.lane):
             return
         try:
@@ -253,6 +261,21 @@ class Reclaims:
         helper = self._helpers[worker] = Helper(worker, lane, ours)
         self._poll(helper)
         return helper
+
+    def _fetch_here(self, worker: Worker, lane: int) -> None:
+        """Without a process: one message, as a helper would fetch it."""
+        receiver = worker.lanes[lane].receiver
+        if not _room_for_fds(receiver):
+            return
+        source = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, fileno=receiver)
+        try:
+            with tracing.reclaiming(worker):
+                data, fds = _receive(source)
+        finally:
+            source.detach()
+        if len(data) == MESSAGE_SIZE:
+            self._refused, self.changed = False, True
+            self._fetched(worker, lane, Message.unpack(data), fds)
 
     def _poll(self, helper: Helper) -> None:
         if not helper.polled:
@@ -284,14 +307,13 @@ class Reclaims:
         helper.asked_ns, helper.late = 0, False
         fds = [fd for _, _, packed in rights for fd in array.array("i", packed)]
         if len(data) == MESSAGE_SIZE:
-            self._fetched(helper, Message.unpack(data), fds)
+            self._fetched(helper.worker, helper.lane, Message.unpack(data), fds)
         else:
             self._end(helper)
 
-    def _fetched(self, helper: Helper, message: Message, fds: list[int]) -> None:
+    def _fetched(self, worker: Worker, number: int, message: Message, fds: list[int]) -> None:
         """One message came back: a connection goes to whoever has room, a probe is done with."""
-        worker = helper.worker
-        lane = worker.lanes[helper.lane]
+        lane = worker.lanes[number]
         lane.queued()
         lane.reclaimed += 1
         if message.kind != Kind.CONNECTION:
@@ -303,7 +325,7 @@ class Reclaims:
         worker.given -= message.count
         worker.moved_away += len(fds)
         worker.moved_lately += len(fds)
-        hand = Hand(fds, message.accepted_ns, message.peer, helper.lane, FLAG_MOVED, worker.id)
+        hand = Hand(fds, message.accepted_ns, message.peer, number, FLAG_MOVED, worker.id)
         # Placed at the next look, with fresh counts; until then nothing more is asked for.
         self._sender.held.append(hand)
 

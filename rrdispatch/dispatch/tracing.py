@@ -7,9 +7,10 @@ nothing; the twin of the notes in ``csrc``.
 from __future__ import annotations
 
 import array
+import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rrdispatch._core import pure_ledger
@@ -112,6 +113,16 @@ def _pid_of(pidfd: int) -> int:
 def reclaims_for(worker: Worker) -> None:
     """In the helper's process."""
     pure_ledger.reclaims_for(who(worker))
+
+
+@contextlib.contextmanager
+def reclaiming(worker: Worker) -> Iterator[None]:
+    """In the dispatcher's own process, for once."""
+    pure_ledger.reclaims_for(who(worker))
+    try:
+        yield
+    finally:
+        pure_ledger.dispatches()
 
 
 def receiving(receive: Callable[[], tuple[bytes, Any, int, Any]]) -> tuple[bytes, list[int]]:

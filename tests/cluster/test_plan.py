@@ -128,6 +128,24 @@ def test_what_cannot_be_started_is_tried_for_ever_and_the_service_does_not_end()
     assert bench.states() == {slot: [(1, "ready")] for slot in range(2)}
 
 
+def test_what_could_not_be_started_is_there_a_second_after_there_is_room() -> None:
+    """While another serves, too: after half an hour of tries they are not further apart."""
+    bench = Bench(2).started()
+    short = True
+
+    def script(spawn: act.Spawn) -> Script:
+        if short:
+            bench.tell(news.Exited(spawn.worker, "not started", short=True))
+        return Script()
+
+    bench.world.script = script
+    bench.tell(news.Exited(bench.worker(1), "SIGKILL"))
+    bench.world.run(seconds=1800)
+    short = False
+    bench.world.run(seconds=2)
+    assert bench.states() == {slot: [(1, "ready")] for slot in range(2)}
+
+
 def test_recycle_replaces_a_worker_only_when_its_successor_is_ready() -> None:
     bench = Bench(2).started()
     bench.world.fewest_serving = 2

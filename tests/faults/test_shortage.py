@@ -13,6 +13,8 @@ from collections.abc import Iterator
 import pytest
 
 from rrdispatch import _core
+from rrdispatch._core.layout import ControlKind
+from tests.dispatch.rig import answer_of, rig
 from tests.faults.kit import APPS, cgroup
 from tests.harness import processes
 from tests.harness.servers import Service, wait_until
@@ -189,6 +191,26 @@ def test_an_app_that_takes_all_processes() -> None:
                 )
                 asking.more()
             assert len(asking.errors) <= 2, asking.errors
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dead_workers_queue_is_moved_without_a_process(kind: str) -> None:
+    """What takes back is forked at need; where nothing can be, those who wait must not."""
+    with cgroup(*pids_file()) as group, rig(kind) as made:
+        made.listen()
+        (dead,) = made.add(process=True)
+        dead.stop()
+        clients = made.connect_many(20)
+        made.accepted(20)
+        group.add(made.dispatcher.pid)
+        group.write("pids.max", 1)
+        made.add(process=True)
+        dead.kill()
+        made.event(ControlKind.DEAD, dead)
+        assert set(answer_of(clients)) == {"1"}
+        removed = made.ask(ControlKind.WORKER_REMOVE, worker=dead.id)
+        assert removed.values[:3] == (20, 20, 0)
+        assert group.read("pids.events").split() != ["max", "0"]
 
 
 def asked(address: str, said: str) -> int:
