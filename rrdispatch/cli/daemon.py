@@ -11,6 +11,7 @@ from rrdispatch.cli.run import Talk, gather
 from rrdispatch.cli.start import followed
 from rrdispatch.cluster import output
 from rrdispatch.cluster.events import OnEvent
+from rrdispatch.cluster.sdnotify import OF_SYSTEMD
 from rrdispatch.control import daemon
 from rrdispatch.control.definitions import Definition
 from rrdispatch.settings import Settings
@@ -19,12 +20,14 @@ from rrdispatch.settings import Settings
 def main() -> int:
     """Until the service ends; its exit code."""
     output.unblock()
+    for name in OF_SYSTEMD:  # of the service, if any, in which the command was typed
+        os.environ.pop(name, None)
     link = socket.socket(fileno=daemon.FD)
     link.set_inheritable(False)
-    return guarded(lambda: daemon.run(daemon.Asker(link), _gather, _talk))
+    return guarded(lambda: daemon.run(daemon.Asker(link), gathered, _talk))
 
 
-def _gather(definition: Definition) -> Settings:
+def gathered(definition: Definition) -> Settings:
     """Read anew at each start: what a file or the environment says now is what counts."""
     typed = {**definition.typed, "name": definition.name}
     return followed(gather(typed, os.environ, definition.config))

@@ -33,7 +33,9 @@ COMMANDS = {
     "logs": "Show what workers printed, and what they print from now on.",
     "run": "Serve an app in the foreground, one worker per core.",
     "start": "Serve an app in the background, or start a stopped one again.",
+    "startup": "Print systemd units, one per app; --write puts them in place.",
     "stop": "Stop apps: their workers finish what they have.",
+    "unstartup": "Take systemd units away again.",
 }
 ALIASES = {
     "del": "delete", "ls": "list", "l": "list", "ps": "list", "status": "list", "describe": "show",

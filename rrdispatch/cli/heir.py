@@ -6,6 +6,7 @@ from rrdispatch import cpus
 from rrdispatch.cli.errors import guarded
 from rrdispatch.cli.run import Talk
 from rrdispatch.cluster import output
+from rrdispatch.control.announce import Announcer, both
 from rrdispatch.control.heirs import run_heir, take_over
 
 
@@ -18,4 +19,4 @@ def _serve() -> int:
     output.unblock()
     inherited, settings = take_over()
     talk = Talk(settings, cpus.count(settings.instances, cpus.detect()))
-    return run_heir(inherited, settings, talk.event)
+    return run_heir(inherited, settings, both(talk.event, Announcer().event))

@@ -82,6 +82,7 @@ def serve(settings: Settings) -> int:
     from rrdispatch.cluster import output
     from rrdispatch.cluster.supervisor import Supervisor
     from rrdispatch.control import heirs
+    from rrdispatch.control.announce import Announcer, both
 
     output.unblock()
     heirs.check(settings)
@@ -90,10 +91,10 @@ def serve(settings: Settings) -> int:
         warn(f"{name} in the environment is no setting", f"did you mean {near}?")
     for message, hint in warnings(settings, os.getpid()):
         warn(message, hint)
-    talk = Talk(settings, count)
+    on_event = both(Talk(settings, count).event, Announcer().event)
     if settings.heir:
-        return heirs.run_first(settings, talk.event)
-    return asyncio.run(Supervisor(settings, on_event=talk.event).run())
+        return heirs.run_first(settings, on_event)
+    return asyncio.run(Supervisor(settings, on_event=on_event).run())
 
 
 @dataclass

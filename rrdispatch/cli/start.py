@@ -29,9 +29,14 @@ _EPILOG = "TARGET and options are those of `rrdispatch run`; NAME is that of an 
 @click.option("--config", metavar="FILE", help="Settings file, instead of looking for one here.")
 @click.option("--namespace", metavar="TEXT", help="A group of apps, to be named together.")
 @click.option("--update-env", is_flag=True, help="NAME gets the environment of this shell.")
+@click.option(
+    "--foreground", "--no-daemon", is_flag=True, help="Be the service, until it ends (systemd)."
+)
 @setting_options
 @pm2_options
-def command(config: str | None, namespace: str | None, update_env: bool, **typed: Any) -> None:
+def command(
+    config: str | None, namespace: str | None, update_env: bool, foreground: bool, **typed: Any
+) -> None:
     """Serve TARGET in the background, or start NAME again, which was stopped."""
     given = said(translated(typed))
     known = _known(given)
@@ -41,6 +46,10 @@ def command(config: str | None, namespace: str | None, update_env: bool, **typed
     else:
         definition = again(known, given, update_env)
         within = longest(definition.settings)
+    if foreground:
+        from rrdispatch.cli.foreground import become
+
+        become(definition)
     start(definition, within)
 
 
