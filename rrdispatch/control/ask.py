@@ -87,7 +87,7 @@ class Line:
             self.control.settimeout(left)
             self.take()
         except TimeoutError:
-            raise ControlError(
+            raise statedir.SilentError(
                 f"{self.name} did not answer {what} in time",
                 hint=f"is its primary stopped? rrdispatch ping {self.name}",
             ) from None

@@ -12,7 +12,7 @@ from typing import Any
 from rrdispatch.control import definitions, statedir
 from rrdispatch.control.ask import ANSWER, GoneError, Line
 from rrdispatch.control.definitions import STOP, Definition
-from rrdispatch.control.statedir import NotRunningError
+from rrdispatch.control.statedir import NotRunningError, SilentError
 from rrdispatch.errors import ControlError
 
 SLACK = 15.0  # beyond what the settings allow a stop to take
@@ -22,10 +22,27 @@ def stop(app: Definition, *, now: bool = False) -> bool:
     """Drains it, or ends it ``now``; False if it did not run."""
     end = time.monotonic() + longest(app)
     asked = False
-    while _ask(app, now, end):
+    silent = 0
+    while True:
+        try:
+            if not _ask(app, now, end):
+                break
+        except SilentError as error:
+            _insist(app, error, silent, now)
+            silent += 1
         asked = True  # once more: its heir goes on with the stop, if it was killed in the midst
     _forget_wish(app)
     return asked
+
+
+def _insist(app: Definition, error: SilentError, times: int, now: bool) -> None:
+    """``now`` ends a primary that does not answer, too; else the error says how."""
+    from rrdispatch.control import frozen
+
+    if not now or times == len(frozen.REMEDIES):
+        error.hint = f"rrdispatch stop --now {app.name} ends it all the same"
+        raise error
+    frozen.REMEDIES[times](app.name)
 
 
 def _ask(app: Definition, now: bool, end: float) -> bool:
@@ -72,10 +89,7 @@ def _until_gone(app: Definition, pidfd: int, end: float) -> None:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
-        raise ControlError(
-            f"{app.name} did not end within {longest(app):g} s",
-            hint=f"rrdispatch stop --now {app.name}",
-        )
+        raise SilentError(f"{app.name} did not end within {longest(app):g} s")
 
 
 def _forget_wish(app: Definition) -> None:

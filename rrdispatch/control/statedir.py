@@ -31,6 +31,10 @@ class NotRunningError(ControlError):
     """Nobody listens on the app's control socket."""
 
 
+class SilentError(ControlError):
+    """There is a primary, and it does not answer."""
+
+
 def home(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Path:
     """The folder of this user's apps; it need not exist."""
     said = environ.get("RRDISPATCH_HOME")
@@ -265,7 +269,7 @@ def connect(name: str, base: Path | None = None, timeout: float = 5.0) -> socket
         raise NotRunningError(f"{name} does not run: {error.strerror}") from error
     except OSError as error:  # EAGAIN: as many as may wait do so, and nobody is let in
         control.close()
-        raise ControlError(f"{name} does not answer: {error.strerror}") from error
+        raise SilentError(f"{name} does not answer: {error.strerror}") from error
     finally:
         os.close(directory)
     return control
