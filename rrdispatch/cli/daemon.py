@@ -12,7 +12,7 @@ from rrdispatch.cli.start import followed
 from rrdispatch.cluster import output
 from rrdispatch.cluster.events import OnEvent
 from rrdispatch.cluster.sdnotify import OF_SYSTEMD
-from rrdispatch.control import daemon
+from rrdispatch.control import daemon, statedir
 from rrdispatch.control.definitions import Definition
 from rrdispatch.settings import Settings
 
@@ -29,6 +29,7 @@ def main() -> int:
 
 def gathered(definition: Definition) -> Settings:
     """Read anew at each start: what a file or the environment says now is what counts."""
+    output.keep_small(statedir.output_path(definition.name))
     typed = {**definition.typed, "name": definition.name}
     return followed(gather(typed, os.environ, definition.config))
 

@@ -6,6 +6,7 @@ from rrdispatch import cpus
 from rrdispatch.cli.errors import guarded
 from rrdispatch.cli.run import Talk
 from rrdispatch.cluster import output
+from rrdispatch.control import statedir
 from rrdispatch.control.announce import Announcer, both
 from rrdispatch.control.heirs import run_heir, take_over
 
@@ -18,5 +19,6 @@ def main() -> int:
 def _serve() -> int:
     output.unblock()
     inherited, settings = take_over()
+    output.keep_small(statedir.output_path(settings.name or "app"))
     talk = Talk(settings, cpus.count(settings.instances, cpus.detect()))
     return run_heir(inherited, settings, both(talk.event, Announcer().event))

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 from rrdispatch.cluster.logsink import own_description, write_now
 
 PIECE = 4096  # PIPE_BUF: all or nothing
+MOST = 1 << 20  # bytes of a file that is ours to keep small
 PATIENCE = 50  # milliseconds for a reader that is only slow; not spent again until it has read
 
 
@@ -23,6 +24,7 @@ class Unblocked(io.RawIOBase):
     def __init__(self, fd: int) -> None:
         self._fd = own_description(fd)
         self._dropped = 0
+        self.small: str | None = None  # the path of our output, if it is to stay small
 
     def writable(self) -> bool:
         return True
@@ -36,6 +38,8 @@ class Unblocked(io.RawIOBase):
             self._dropped = 0
         if self._dropped or not self._all(text):
             self._dropped += text.count(b"\n")
+        if self.small is not None:
+            begin_anew(self._fd, self.small)
         return len(text)
 
     def _all(self, data: bytes) -> bool:
@@ -51,6 +55,30 @@ class Unblocked(io.RawIOBase):
             return write_now(self._fd, data) == len(data)
         except OSError:
             return False
+
+
+def begin_anew(fd: int, path: str) -> None:
+    """A file that became too long becomes PATH.1, by copying: others have it open as we do, for
+    appending. One that has not this path is not ours.
+    """
+    try:
+        found = os.fstat(fd)
+        if found.st_size <= MOST or not os.path.samestat(found, os.lstat(path)):
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(path, "rb") as old, open(os.open(f"{path}.1", flags, 0o600), "wb") as new:
+            old.seek(max(0, found.st_size - 2 * MOST))
+            new.write(old.read())
+        os.ftruncate(fd, 0)
+    except OSError:
+        return  # a full disk: it cannot grow either
+
+
+def keep_small(path: str | os.PathLike[str]) -> None:
+    """From now on, if that is where our stderr goes."""
+    raw = getattr(getattr(sys.stderr, "buffer", None), "raw", None)
+    if isinstance(raw, Unblocked):
+        raw.small = os.fspath(path)
 
 
 def unblock() -> None:

@@ -119,10 +119,10 @@ def _died(definition: Definition, before: int, pid: int) -> StartError:
     except ControlError:
         pass  # nobody is there
     text = ""
-    path = statedir.home() / definition.name / statedir.OUTPUT
     try:
-        with open(path, "rb") as file:
-            file.seek(max(before, os.fstat(file.fileno()).st_size - TAIL))
+        with open(statedir.output_path(definition.name), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(before if before <= size else 0, size - TAIL))
             text = file.read().decode(errors="replace")
     except OSError:
         pass  # deleted with the rest

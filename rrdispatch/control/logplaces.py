@@ -123,5 +123,8 @@ def with_default(settings: Settings) -> Settings:
     """In the background there is no stdout that anybody sees: what has no file gets one."""
     if settings.log_file is not None:
         return settings
-    path = statedir.log_folder() / f"{settings.name or 'app'}.log"
+    name = settings.name or "app"
+    # web-1.log would be that of an app of this name; no name has an @
+    file = f"{name}.log" if settings.merge_logs else f"{name}@slot.log"
+    path = statedir.log_folder() / file
     return dataclasses.replace(settings, log_file=str(path))

@@ -176,6 +176,11 @@ def log_folder(environ: Mapping[str, str] = os.environ, uid: int | None = None) 
     return folder
 
 
+def output_path(name: str, base: Path | None = None) -> Path:
+    """Of a detached primary's own words."""
+    return (home() if base is None else base) / name / OUTPUT
+
+
 def open_output(name: str, base: Path | None = None) -> int:
     """Where a detached primary's own words go, for appending. An fd that the caller closes."""
     folder = (home() if base is None else base) / name
