@@ -45,7 +45,8 @@ demo: $(VENV)/built
 
 # Side by side: most of them wait for something. `make accept` runs what counts and measures alone.
 test: $(VENV)/built
-	$(BIN)/python -m pytest -n 4
+	$(BIN)/python -m pytest -n 4 -m "not chaos and not alone"
+	$(BIN)/python -m pytest -m alone
 
 accept: $(VENV)/built
 	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
@@ -63,7 +64,7 @@ matrix: $(VENV)/built
 	$(BIN)/python -m tests.matrix --python $(PYTHON_SERVERS) --markdown docs/unmodified.md
 
 quick: $(VENV)/built
-	$(BIN)/python -m pytest -n 4 -m "not slow and not chaos"
+	$(BIN)/python -m pytest -n 4 -m "not slow and not chaos and not alone"
 
 check: $(VENV)/built
 	$(BIN)/python -m ruff check .

@@ -9,6 +9,7 @@ from statistics import median
 import pytest
 
 from tests.acceptance.conftest import Show
+from tests.harness.calm import Foreign
 from tests.harness.clusters import address, cluster
 from tests.harness.load import run_load
 from tests.harness.records import Plan, Tally
@@ -21,6 +22,7 @@ WORKERS, CONNECTIONS = 4, 400
 SHARE = CONNECTIONS // WORKERS
 POLICIES = ["round-robin", "strict", "least-connections"]
 DISPATCHERS = ["c", "python"]
+MOST_RUNS = 30
 INTERFACES = ["asgi", "wsgi", "serve", "aserve"] if FULL else ["asgi"]
 
 
@@ -101,23 +103,30 @@ def picks(stats: dict[str, object]) -> dict[int, int]:
     return {row["slot"]: row["picks"] for row in rows}
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"] if FULL else ["asgi"])
 def test_round_robin_at_concurrency_40(interface: str, dispatcher: str, show: Show) -> None:
     """With threads for all (with fewer a connection goes where a thread is free, not in turn).
 
-    A worker that gets no time slice for long is passed over, and rightly so; on a machine that has
-    other things to do the five runs may be made again, twice.
+    A worker that gets no time slice for long is passed over, and rightly so: what counts is how it
+    is when nobody else wants the cores.
     """
     options = ["-i", str(WORKERS), "--dispatcher", dispatcher, "--threads", "16"]
-    deviations: list[list[int]] = []
+    deviations: list[int] = []
+    runs = 0
     with Service(f"probe:{interface}", *options, "--no-access-log") as service:
         plan = Plan(service.address, "closed", count=CONNECTIONS, concurrency=40)
-        while len(deviations) < 3 and (not deviations or median(deviations[-1]) > 5):
-            tallies = [run_load(plan) for _ in range(5)]
-            assert all(len(tally.ok) == CONNECTIONS for tally in tallies)
-            deviations.append([deviation(counts(tally)) for tally in tallies])
-    what = f"round-robin, {dispatcher}, {interface}, concurrency 40, 5 runs"
-    last = counts(tallies[-1])
-    show("1", what, f"deviations {deviations}, median {median(deviations[-1])}; last {last}")
-    assert median(deviations[-1]) <= 5
+        pids = [process.pid for process in service.processes()]
+        while len(deviations) < 5 and runs < MOST_RUNS:
+            foreign = Foreign(lambda: pids)
+            tally = run_load(plan)
+            assert len(tally.ok) == CONNECTIONS
+            runs += 1
+            if foreign.calm():
+                deviations.append(deviation(counts(tally)))
+    what = f"round-robin, {dispatcher}, {interface}, concurrency 40"
+    show("1", what, f"{runs} runs, deviations of the calm ones {deviations}; last {counts(tally)}")
+    if len(deviations) < 5:
+        pytest.skip(f"the machine is busy with other things: {len(deviations)} of {runs} runs calm")
+    assert median(deviations) <= 5
