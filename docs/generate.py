@@ -45,7 +45,7 @@ def _value(option: Option) -> str:
         return ", ".join(f"`{choice}`" for choice in option.choices)
     if option.kind is Kind.COUNT:
         return "`N`, `max`, `physical`, `-K`"
-    spread = limits(option) if option.kind is Kind.INTEGER else ""
+    spread = limits(option) if option.kind in (Kind.INTEGER, Kind.NUMBERS) else ""
     return f"{option.kind.value}, {spread}" if spread else option.kind.value
 
 

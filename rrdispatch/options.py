@@ -31,6 +31,7 @@ class Kind(enum.Enum):
     SIZE = "size"
     SWITCH = "on or off"
     LIST = "list"
+    NUMBERS = "list of integers"
     MAPPING = "table of texts"
 
 
@@ -221,6 +222,15 @@ def _read_list(option: Option, value: object) -> tuple[str, ...]:
     return tuple(option.check(part) if option.check else part for part in value)
 
 
+def _read_numbers(option: Option, value: object) -> tuple[int, ...]:
+    """0, "0,3", ["0,3", "4"], [0, 3]: each once."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    words: list[object] = []
+    for part in parts:
+        words += part.replace(",", " ").split() if isinstance(part, str) else [part]
+    return tuple(dict.fromkeys(_read_integer(option, word) for word in words))
+
+
 def _read_mapping(_option: Option, value: object) -> dict[str, str]:
     if isinstance(value, list | tuple):
         value = dict(pair(part) for part in value)
@@ -244,5 +254,6 @@ _READERS: Mapping[Kind, Callable[[Option, object], Any]] = {
     Kind.SIZE: _read_size,
     Kind.SWITCH: _read_switch,
     Kind.LIST: _read_list,
+    Kind.NUMBERS: _read_numbers,
     Kind.MAPPING: _read_mapping,
 }

@@ -27,12 +27,13 @@ from rrdispatch.checks import (
 from rrdispatch.errors import ConfigError
 from rrdispatch.logsettings import LogSettings
 from rrdispatch.options import Kind, Option, Wrong, difference, nearest, read, setting, unknown
+from rrdispatch.serversettings import ServerSettings
 
 PREFIX = "RRDISPATCH_"
 
 
 @dataclass(frozen=True)
-class Settings(LogSettings):
+class Settings(LogSettings, ServerSettings):
     """One app's settings. ``sources`` says where each value that is no default came from."""
 
     target: str = setting(
@@ -106,6 +107,10 @@ class Settings(LogSettings):
         begins="Workers", flags=("-i",), metavar="N|max|physical|-K",
         variables=("WEB_CONCURRENCY",), check=check_instances,
     )  # fmt: skip
+    pin: bool = setting(
+        False, Kind.SWITCH, "Each worker stays on a core of its own: physical cores first, then "
+        "their hyperthreads; of the cores that this process may use."
+    )  # fmt: skip
     policy: str = setting(
         "round-robin", Kind.TEXT, "Whose turn it is.",
         choices=("round-robin", "strict", "least-connections"),
@@ -159,6 +164,14 @@ class Settings(LogSettings):
         0.1, Kind.DURATION, "Pause before a dead worker is started again; it doubles for deaths "
         "before ready.", minimum=0,
     )  # fmt: skip
+    autorestart: bool = setting(
+        True, Kind.SWITCH, "Off: a worker that ends is not replaced; when all have ended, the "
+        "service ends."
+    )  # fmt: skip
+    stop_exit_codes: tuple[int, ...] = setting(
+        (), Kind.NUMBERS, "A worker that ends with one of these exit codes is not replaced.",
+        minimum=0, maximum=255, metavar="N,N",
+    )  # fmt: skip
     min_uptime: float = setting(
         1.0, Kind.DURATION, "Without listening, a worker that lives so long is ready.", minimum=0
     )
@@ -196,56 +209,6 @@ class Settings(LogSettings):
         flags=("--watch-path",), metavar="PATH",
     )  # fmt: skip
 
-    threads: int = setting(
-        4, Kind.INTEGER, "Threads of a WSGI app in each worker.",
-        begins="The app's server", minimum=1, maximum=1024, app=True,
-    )  # fmt: skip
-    access_log: bool = setting(True, Kind.SWITCH, "A line per request on stdout.", app=True)
-    log_level: str = setting(
-        "info", Kind.TEXT, "The least important lines to show.",
-        choices=("critical", "error", "warning", "info", "debug", "trace"), app=True,
-    )  # fmt: skip
-    proxy_headers: bool = setting(
-        True, Kind.SWITCH, "Believe X-Forwarded-For and -Proto of trusted proxies.", app=True
-    )
-    forwarded_allow_ips: str | None = setting(
-        None, Kind.TEXT, "Trusted proxies: addresses or networks with commas, or *. Else "
-        "127.0.0.1 and ::1; peers of a unix socket are always trusted.",
-        variables=("FORWARDED_ALLOW_IPS",), optional=True, app=True,
-    )  # fmt: skip
-    root_path: str = setting("", Kind.TEXT, "The path the app is mounted at.", app=True)
-    ssl_certfile: str | None = setting(
-        None, Kind.PATH, "TLS certificate, PEM.", optional=True, app=True
-    )
-    ssl_keyfile: str | None = setting(
-        None, Kind.PATH, "TLS key, if it is not in the certificate's file.", optional=True, app=True
-    )
-    ssl_keyfile_password: str | None = setting(
-        None, Kind.TEXT, "The key's password; better said in the environment.", optional=True,
-        app=True,
-    )  # fmt: skip
-    ws: str = setting("auto", Kind.TEXT, "uvicorn's WebSocket implementation.", app=True)
-    http: str = setting("auto", Kind.TEXT, "uvicorn's HTTP implementation.", app=True)
-    loop: str = setting("auto", Kind.TEXT, "uvicorn's event loop.", app=True)
-    lifespan: str = setting(
-        "auto", Kind.TEXT, "Run the ASGI lifespan events.", choices=("auto", "on", "off"), app=True
-    )
-    limit_concurrency: int = setting(
-        0, Kind.INTEGER, "Answer 503 above so many connections in one worker; 0: no limit.",
-        minimum=0, app=True,
-    )  # fmt: skip
-    timeout_keep_alive: float = setting(
-        5.0, Kind.DURATION, "Close an idle keep-alive connection after this.", minimum=0, app=True
-    )
-    max_connection_requests: int = setting(
-        0, Kind.INTEGER, "Close a connection after so many requests; 0: never.",
-        minimum=0, app=True,
-    )  # fmt: skip
-    max_connection_age: float = setting(
-        0.0, Kind.DURATION, "Close a connection that is older, after its request; 0: never.",
-        minimum=0, app=True,
-    )  # fmt: skip
-
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -268,11 +231,17 @@ class Settings(LogSettings):
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
-_INHERITED = {item.name for item in dataclasses.fields(LogSettings)}  # in the docs: last
+# Base classes' fields come first in a dataclass; in the docs they are last.
+_LAST = [item.name for part in (ServerSettings, LogSettings) for item in dataclasses.fields(part)]
+
+
+def _order(item: dataclasses.Field[Any]) -> int:
+    return _LAST.index(item.name) if item.name in _LAST else -1
+
 
 OPTIONS: Mapping[str, Option] = {
     item.name: item.metadata["option"]
-    for item in sorted(dataclasses.fields(Settings), key=lambda item: item.name in _INHERITED)
+    for item in sorted(dataclasses.fields(Settings), key=_order)
     if "option" in item.metadata
 }
 

@@ -59,6 +59,7 @@ def other(key: str) -> tuple[str, Any, Any]:
         Kind.PATH: ("/srv/x", "/srv/x", "/srv/x"),
         Kind.PROGRAM: ("python3", "python3", "python3"),
         Kind.LIST: ("one", ["one"], ("one",)),
+        Kind.NUMBERS: ("3,0", [3, 0], (3, 0)),
         Kind.TEXT: ("some", "some", "some"),
     }[option.kind]
 

@@ -16,7 +16,7 @@ from rrdispatch.options import Kind, Option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_REPEATABLE = (Kind.LIST, Kind.MAPPING)
+_REPEATABLE = (Kind.LIST, Kind.NUMBERS, Kind.MAPPING)
 
 
 class SectionedCommand(click.Command):
@@ -100,7 +100,7 @@ def shown_default(key: str) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):
-        return ", ".join(value)
+        return ", ".join(map(str, value))
     if isinstance(value, float):
         return shown_duration(value)
     if settings.OPTIONS[key].kind is Kind.SIZE:

@@ -122,6 +122,7 @@ def _spawn(action: Spawn, view: View, now: float) -> None:
     if slot.died_at is not None:
         slot.restarts += 1
         view.degraded |= view.withdrawn and action.generation == view.generation
+    slot.ended = False
     view.workers[action.worker] = Worker(action.worker, action.slot, action.generation, now)
 
 

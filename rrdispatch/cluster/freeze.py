@@ -82,8 +82,9 @@ def _plain(value: object) -> object:
 def thaw(data: dict[str, Any]) -> View:
     """The same view again."""
     queued = _thaw_operation(data["queued"])
+    rules = {**data["rules"], "stop_exit_codes": tuple(data["rules"]["stop_exit_codes"])}
     view = View(
-        Rules(**data["rules"]),
+        Rules(**rules),
         **{name: data[name] for name in PLAIN},
         last_worker=data["last_worker"],
         operation=_thaw_operation(data["operation"]),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
+from rrdispatch.cluster.ends import exit_code, left_by_itself, unwanted
 from rrdispatch.cluster.lifecycle import State, Trigger, Wanted
 from rrdispatch.cluster.view import (
     Failure,
@@ -169,8 +170,7 @@ def _(news: Recycle, view: View) -> None:
 def _(news: Leaves, view: View) -> None:
     worker = view.workers.get(news.worker)
     if worker is not None and worker.live:
-        worker.leaves = True
-        _unwanted_end(view, worker, "it stopped by itself")
+        left_by_itself(view, worker)
 
 
 @_apply.register
@@ -210,8 +210,8 @@ def _(news: Exited, view: View) -> None:
     slot = view.slots.get(worker.slot)
     if slot is not None:
         slot.last_exit = news.how
-    if worker.wanted is not Wanted.GONE and not worker.leaves:
-        _unwanted_end(view, worker, describe(worker, news.how), news.short)
+    if view.rules.exit_decides if worker.leaves else worker.wanted is not Wanted.GONE:
+        unwanted(view, worker, describe(worker, news.how), exit_code(news.how), news.short)
 
 
 @_apply.register
@@ -273,21 +273,6 @@ def describe(worker: Worker, how: str) -> str:
     when = "" if worker.ready_at is not None else " before it was ready"
     said = str(worker.error.get("message", "")) if worker.error else ""
     return f"{how}{when}: {said}" if said else f"{how}{when}"
-
-
-def _unwanted_end(view: View, worker: Worker, reason: str, short: bool = False) -> None:
-    failure = Failure(reason, worker.id, worker.slot)
-    slot = view.slots.get(worker.slot)
-    if slot is not None:
-        jitter = view.random.uniform(0.8, 1.2)
-        if short:
-            slot.starved(view.now, view.rules, jitter)
-        else:
-            slot.died(view.now, worker.ready_at is not None, view.rules, jitter)
-        slot.last_failure = failure
-    reload = view.operation
-    if isinstance(reload, Reload) and worker.generation == reload.generation:
-        reload.failure = reload.failure or failure
 
 
 def _cut_short(view: View, reload: Reload, reason: str) -> None:

@@ -48,6 +48,7 @@ class Operations:
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.done: asyncio.Future[Error | None] = self._loop.create_future()
         self.fatal: Error | None = None
+        self.ran_out = False  # every worker has ended, and none is to follow
         # Nobody need wait for the start: what made it fail is also what ends the service.
         self.started.add_done_callback(lambda future: future.cancelled() or future.exception())
 
@@ -91,6 +92,8 @@ class Operations:
             told = self._errors.get(finish.failure.worker)
         if finish.operation == "reload":
             self._spawn(self._reload_over(finish, told, view.last_generation))
+        elif finish.operation == "ended":
+            self._all_ended(finish)
         elif finish.operation == "stop":
             self._spawn(self._stop_over(finish))
         else:
@@ -107,6 +110,15 @@ class Operations:
         self.fatal = self.fatal or error
         if not self.started.done():
             self.started.set_exception(error)
+
+    def _all_ended(self, finish: Finish) -> None:
+        """By their own doing: a failure only if one of them ended badly."""
+        self.ran_out = True
+        if finish.failure is not None:
+            hint = "its output is above; --stop-exit-codes names exit codes that are no failure"
+            self.fatal = self.fatal or Error(finish.failure.reason, hint=hint)
+        else:
+            self._events.tell("all-ended", "every worker has ended, and none is replaced")
 
     async def _reload_over(
         self, finish: Finish, told: dict[str, Any] | None, generation: int

@@ -83,7 +83,7 @@ def _gathered_at(view: View) -> float:
     if not given or not isinstance(start, Start) or start.opened_at is None or view.serving:
         return float("-inf")
     said = {worker.slot for worker in view.workers.values() if worker.said_ready}
-    if all(index in said or slot.last_failure is not None for index, slot in view.slots.items()):
+    if all(index in said or slot.settled for index, slot in view.slots.items()):
         return float("-inf")
     return start.opened_at + GATHERING
 
@@ -185,14 +185,14 @@ def _operation(view: View, now: float, out: Plan) -> Iterator[Action]:
     elif view.queued is not None:
         yield BeginReload()
     else:
-        yield from _all_errored(view)
+        yield from _all_over(view)
 
 
 def _start(view: View, start: Start) -> Iterator[Action]:
     slots = list(view.slots.values())
     if start.opened_at is not None:
         ready = {worker.slot for worker in view.serving}
-        if all(slot.index in ready or slot.last_failure is not None for slot in slots):
+        if all(slot.index in ready or slot.settled for slot in slots):
             yield Finish("start")
     elif all(slot.failures for slot in slots[:2]) and not view.alive:
         yield Fail(Finish("start", failure=slots[0].last_failure))
@@ -222,11 +222,20 @@ def _stop(view: View, stop: Stop, now: float, out: Plan) -> Iterator[Action]:
             out.at(begins)
 
 
-def _all_errored(view: View) -> Iterator[Action]:
-    errored = all(slot.errored for slot in view.slots.values())
-    if errored and not any(worker.live for worker in view.workers.values()):
-        last = next((s.last_failure for s in view.slots.values() if s.last_failure), None)
+def _all_over(view: View) -> Iterator[Action]:
+    """Nobody is left, and nobody is to follow."""
+    slots = list(view.slots.values())
+    if not all(slot.closed for slot in slots) or any(w.live for w in view.workers.values()):
+        return
+    last = next((slot.last_failure for slot in slots if slot.last_failure), None)
+    blamed = last.worker if last else 0
+    reason = last.reason if last else "no worker stays alive"
+    if all(slot.errored for slot in slots):
         count, window = view.rules.max_restarts, view.rules.restart_window
-        reason = last.reason if last else "no worker stays alive"
         text = f"every slot died more than {count} times in {window:g} s; the last: {reason}"
-        yield Fail(Finish("service", failure=Failure(text, last.worker if last else 0)))
+        yield Fail(Finish("service", failure=Failure(text, blamed)))
+    elif last is None and not view.rules.awaits:
+        yield Fail(Finish("ended"))
+    elif last is not None and (not view.rules.awaits or any(slot.errored for slot in slots)):
+        text = f"every worker has ended and none is replaced; worker {last.slot}: {reason}"
+        yield Fail(Finish("ended", failure=Failure(text, blamed)))

@@ -39,7 +39,9 @@ def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]
             for listener in told
         ],
         **_counters(dispatching),
-        "workers": [row for w in view.workers.values() if (row := _worker(view, world, w))],
+        "workers": [
+            row for w in view.workers.values() if (row := _worker(settings, view, world, w))
+        ],
         "slots": [_slot(view, world, slot) for slot in view.slots.values()],
     }
 
@@ -64,7 +66,9 @@ def state_of(view: View) -> str:
         return "starting"
     if isinstance(operation, Reload):
         return "reloading"
-    return "serving" if view.serving else "down"
+    if view.serving:
+        return "serving"
+    return "ended" if view.slots and all(slot.ended for slot in view.slots.values()) else "down"
 
 
 def _counters(dispatching: Dispatching) -> dict[str, int]:
@@ -72,7 +76,17 @@ def _counters(dispatching: Dispatching) -> dict[str, int]:
     return {"accepted": totals.accepted, "moved": totals.moved, "lost": totals.lost}
 
 
-def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] | None:
+def _cores(pid: int) -> list[int]:
+    """Where the kernel lets it run; none if it is gone."""
+    try:
+        return sorted(os.sched_getaffinity(pid))
+    except ProcessLookupError:
+        return []
+
+
+def _worker(
+    settings: Settings, view: View, world: ProcessWorld, worker: Worker
+) -> dict[str, Any] | None:
     handle = world.workers.handles.get(worker.id)
     if handle is None:
         return None
@@ -96,6 +110,7 @@ def _worker(view: View, world: ProcessWorld, worker: Worker) -> dict[str, Any] |
         "stalled": handle.stalled(),
         "kind": handle.kind,
         "status": handle.status,
+        "cores": _cores(handle.pid) if settings.pin else None,
     }
 
 
@@ -107,13 +122,18 @@ def _slot(view: View, world: ProcessWorld, slot: Slot) -> dict[str, Any]:
     running = [handles[worker.id].counts() for worker in workers if worker.id in handles]
     return {
         "slot": slot.index,
-        "wanted": "errored" if slot.errored else "serve",
-        "state": "errored" if slot.errored else best.state.value if best else "empty",
+        "wanted": _closed(slot) or "serve",
+        "state": _closed(slot) or (best.state.value if best else "empty"),
         "restarts": slot.restarts,
         "last_exit": slot.last_exit,
         "connections": totals.received + sum(counts.received for counts in running),
         "requests": totals.requests + sum(counts.requests for counts in running),
     }
+
+
+def _closed(slot: Slot) -> str:
+    """Why nobody is started in it; empty if somebody is."""
+    return "errored" if slot.errored else "stopped" if slot.ended else ""
 
 
 def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> Error:

@@ -62,6 +62,7 @@ class Post:
     shim: Shim | None = None
     shared: Sequence[int] = ()  # the listening sockets themselves
     names: Mapping[str, str] = field(default_factory=dict)  # and what is told of them
+    core: int | None = None  # the only one that it may use
 
 
 def spawn(launch: Launch, post: Post) -> WorkerHandle:
@@ -83,6 +84,7 @@ def spawn(launch: Launch, post: Post) -> WorkerHandle:
             lifeline=Numbers(len(post.shared)).lifeline,
             setsid=True,
             nofile=post.nofile,
+            cores=None if post.core is None else [post.core],
             own_pid=share.OWN_PID if post.shared else None,
         )
         handle.pid, handle.pidfd = _core.spawn(request)

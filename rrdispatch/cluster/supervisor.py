@@ -17,7 +17,7 @@ from rrdispatch import cpus, mutants
 from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
-from rrdispatch.cluster import memory, news, program, report, watching
+from rrdispatch.cluster import memory, news, pin, program, report, watching
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Estate, Fixed
 from rrdispatch.cluster.events import Event, Events, OnEvent
@@ -143,6 +143,7 @@ class Supervisor:
             told = self.world.told_listeners
             if self._inherited is None:
                 self.events.tell("listening", listeners=told, workers=self.view.wanted)
+            self._tell_if_shared(self.view.wanted)
             self.engine.settle()
             if self.settings.watch:
                 now = self.view.generation
@@ -184,6 +185,7 @@ class Supervisor:
         """So many slots; the highest go first."""
         if not 1 <= workers <= MOST_WORKERS:
             raise ConfigError(f"{workers} workers", hint=f"a number from 1 to {MOST_WORKERS}")
+        self._tell_if_shared(workers)
         self.engine.tell(news.ScaleAsked(workers))
         self.events.tell("scaled", f"scaled to {workers} workers", workers=workers)
 
@@ -250,6 +252,11 @@ class Supervisor:
         if not self._stop_asked:
             self.reload(probation=0.0)
 
+    def _tell_if_shared(self, workers: int) -> None:
+        """More workers than cores: no core is one's own."""
+        if self.settings.pin and (text := pin.wraps(workers)):
+            self.events.tell("warning", text, hint="--no-pin, or fewer workers: -i max")
+
     def _would_not_fit(self, more: int) -> str:
         handles = self.world.workers.handles
         return memory.would_not_fit((handles[w.id].pid for w in self.view.serving), more)
@@ -286,6 +293,7 @@ def rules_of(settings: Settings, cores: int) -> Rules:
     values = {name: getattr(settings, name) for name in names}
     if mutants.enabled("no-drain"):
         values["drain_timeout"] = 0.0
+    values["awaits"] = settings.watch
     values["program"] = settings.is_preloaded
     values["word_wanted"] = settings.is_program and settings.wait_ready
     return Rules(**values, boot_at_once=max(4, 2 * cores))

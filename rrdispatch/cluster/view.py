@@ -21,12 +21,27 @@ class Rules:
     max_restarts: int = 16
     restart_window: float = 60.0
     respawn_delay: float = 0.1
+    autorestart: bool = True
+    stop_exit_codes: tuple[int, ...] = ()
+    awaits: bool = False  # something will start again what has ended: a clock, a changed file
     min_uptime: float = 1.0
     listen: bool = True
     program: bool = False  # it knows nothing of us: quiet before the stop signal
     share_listener: bool = False  # it accepts by itself
     word_wanted: bool = False  # READY=1 must be said, also where nothing is given to a worker
     boot_at_once: int = 512  # more would only make each other miss ready_timeout
+
+    @property
+    def exit_decides(self) -> bool:
+        """How a worker ended says whether it is replaced."""
+        return not self.autorestart or bool(self.stop_exit_codes)
+
+    def stays_ended(self, code: int | None) -> bool:
+        """Who ends so is not replaced; None for any other end than by an exit code."""
+        return not self.autorestart or code in self.stop_exit_codes
+
+    def ended_well(self, code: int | None) -> bool:
+        return code == 0 or code in self.stop_exit_codes
 
     @property
     def uptime_proves(self) -> bool:
@@ -99,6 +114,7 @@ class Slot:
     delay: float = 0.0
     restarts: int = 0
     errored: bool = False
+    ended: bool = False  # its last worker ended, and none is to follow
     short: bool = False  # its last worker could not be started for want of something
     last_exit: str | None = None
     last_failure: Failure | None = None
@@ -124,6 +140,16 @@ class Slot:
         """A new generation starts with a clean sheet."""
         self.failures, self.deaths, self.died_at, self.delay = 0, [], None, 0.0
         self.errored = False
+
+    @property
+    def settled(self) -> bool:
+        """A start does not wait for it any more."""
+        return self.ended or self.last_failure is not None
+
+    @property
+    def closed(self) -> bool:
+        """Nobody is started in it until a reload."""
+        return self.errored or self.ended
 
 
 @dataclass(slots=True)

@@ -100,8 +100,15 @@ def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
     if right.keep is None and wrong.keep is not None and wrong.keep.state is State.READY:
         out.want([wrong.keep], Wanted.SERVE)
     crowded = (wrong.keep is not None or view.serves) and _crowded(workers, view.generation)
-    if right.vacant and not crowded and not slot.errored and _may_start(view, slot):
+    empty = _stays_empty(view, slot, workers)
+    if right.vacant and not crowded and not empty and _may_start(view, slot):
         out.spawns.append((slot.index, view.generation, due(view, slot)))
+
+
+def _stays_empty(view: View, slot: Slot, workers: Sequence[Worker]) -> bool:
+    """Given up, ended for good, or the one that leaves will say by its exit code whether it is."""
+    undecided = view.rules.exit_decides and any(w.leaves and w.alive for w in workers)
+    return slot.errored or slot.ended or undecided
 
 
 def _may_start(view: View, slot: Slot) -> bool:
@@ -138,14 +145,16 @@ def _reload(view: View, reload: Reload, out: Wish) -> None:
             out.spawns.append((slot.index, reload.generation, due(view, slot)))
         elif (old.keep is not None or view.serves) and _crowded(workers, view.generation):
             continue
-        elif not new.all and old.vacant and _fill_with_old(reload, slot):
+        elif not new.all and old.vacant and _fill_with_old(view, reload, slot, workers):
             out.spawns.append((slot.index, view.generation, due(view, slot)))
     _roll(view, reload, by_slot, out)
 
 
-def _fill_with_old(reload: Reload, slot: Slot) -> bool:
+def _fill_with_old(view: View, reload: Reload, slot: Slot, workers: Sequence[Worker]) -> bool:
     """Until the new code has booted once, a place that falls vacant gets the old one again."""
-    return not (reload.first_ready or reload.options.stop_first or slot.errored)
+    if reload.first_ready or reload.options.stop_first:
+        return False
+    return not _stays_empty(view, slot, workers)
 
 
 def _old(reload: Reload, new: Crew, old: Crew, out: Wish) -> None:
@@ -170,7 +179,9 @@ def _roll(view: View, reload: Reload, by_slot: dict[int, list[Worker]], out: Wis
     waiting = [
         slot
         for slot in view.slots
-        if slot not in started and not _crowded(by_slot[slot], reload.generation)
+        if slot not in started
+        and not (view.slots[slot].ended and slot in reload.first_ready)
+        and not _crowded(by_slot[slot], reload.generation)
     ]
     if reload.first_ready:  # the new code boots: places that nobody fills come first
         waiting.sort(key=lambda slot: any(worker.live for worker in by_slot[slot]))

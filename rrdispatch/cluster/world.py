@@ -14,7 +14,7 @@ from typing import Any
 
 from rrdispatch._core.layout import AppTag
 from rrdispatch.cluster import actions as act
-from rrdispatch.cluster import news, share
+from rrdispatch.cluster import news, pin, share
 from rrdispatch.cluster.dispatching import CLOSING_PART, Dispatching, Hooks, Totals
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Changing, Estate, Fixed
@@ -232,6 +232,7 @@ class ProcessWorld:
             shim=self.programs.shim(action.worker) if self.programs else None,
             shared=self.shared.fds() if self.shared else (),
             names=share.variables(self.told_listeners) if self.shared else {},
+            core=pin.core_of(action.slot) if self._settings.pin else None,
         )
         handle = self.workers.spawn(self._owner.launch, post)
         if handle is not None:
@@ -290,6 +291,8 @@ class ProcessWorld:
         worker, slot = view.workers[handle.id], view.slots.get(handle.slot)
         wanted = worker.wanted is Wanted.GONE or worker.leaves
         text = "" if wanted else f"ended: {news.describe(worker, how)}"
+        if slot is not None and slot.ended:
+            text = f"ended: {news.describe(worker, how)}; it is not replaced"
         self.workers.announce("exited", handle.id, text, how=how)
         if slot is not None and slot.errored and not wanted:
             rules = view.rules

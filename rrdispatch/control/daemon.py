@@ -15,6 +15,7 @@ from dataclasses import asdict, fields
 from rrdispatch import __version__
 from rrdispatch.cluster.events import Event, OnEvent
 from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.cluster.view import View
 from rrdispatch.control import definitions, heirs, protocol, statedir
 from rrdispatch.control.app import App
 from rrdispatch.control.definitions import Definition
@@ -174,7 +175,8 @@ class Start:
         finally:
             forget()
         self._app.served()
-        stats = await supervisor.fresh_stats()
+        over = supervisor.view.finished
+        stats = supervisor.stats() if over else await supervisor.fresh_stats()
         self._asker.succeed({"id": getattr(self._app.definition, "id", -1), **stats})
 
     def _take_back(self) -> None:
@@ -195,8 +197,8 @@ async def all_serve(supervisor: Supervisor, within: float) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + within
     try:
-        while len(view.serving) < view.wanted:
-            given_up = any(slot.errored for slot in view.slots.values())
+        while len(view.serving) + ended_well(view) < view.wanted:
+            given_up = any(slot.closed and slot.last_failure for slot in view.slots.values())
             if given_up or view.finished or loop.time() >= end:
                 raise await _not_all(supervisor)
             changed.clear()
@@ -206,6 +208,11 @@ async def all_serve(supervisor: Supervisor, within: float) -> None:
                 continue
     finally:
         unsubscribe()
+
+
+def ended_well(view: View) -> int:
+    """Slots whose worker did what it was there for, and is not replaced."""
+    return sum(slot.ended and slot.last_failure is None for slot in view.slots.values())
 
 
 async def _not_all(supervisor: Supervisor) -> StartError:

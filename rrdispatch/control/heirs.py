@@ -108,6 +108,8 @@ async def serve(
         try:
             code = await service
         finally:
+            if supervisor.operations.ran_out:
+                app.wants_end()  # nobody need start it again
             if beside is not None:
                 await asyncio.wait([beside], timeout=1.0)
             if clients is not None:

@@ -88,7 +88,8 @@ def _of_stats(stats: Mapping[str, Any]) -> str:
     state = str(stats.get("state"))
     if state == "serving":
         return "degraded" if stats.get("degraded") else "online"
-    return {"starting": "launching", "down": "errored"}.get(state, state)
+    known = {"starting": "launching", "down": "errored", "ended": "stopped"}
+    return known.get(state, state)
 
 
 def _uptime(app: Definition, stats: Mapping[str, Any]) -> float:
