@@ -29,7 +29,7 @@ from .load import AppError
 from .loops import loop_factory, run
 from .options import Options
 from .proxy import App, ProxyHeaders, Trust
-from .stopping import exit_now, handled_signals
+from .stopping import Stops, exit_now
 from .tls import tls_error
 
 logger = logging.getLogger("uvicorn.error")
@@ -41,7 +41,7 @@ def serve(app: Any, interface: Interface, options: Options, runtime: Runtime) ->
     gate.on_limit(runtime.notifier.recycle)
     factory = loop_factory(options.loop)
     server = Server(_config(gate, options), gate, options, runtime)
-    code = run(server.work(), factory, handled_signals(options.stop_signal))
+    code = run(server.work(), factory, Stops(options.stop_signal, server.asked.set))
     if server.forced:
         exit_now(code)
     return code
@@ -99,14 +99,12 @@ class Server(uvicorn.Server):
         self._runtime = runtime
         self._protocol = _protocol_class(config.http_protocol_class, gate)
         self._starting: set[asyncio.Task[None]] = set()
+        self.asked = asyncio.Event()  # to stop
         self.forced = False
 
     async def work(self) -> int:
         """Start the app, serve, drain."""
         self._loop = asyncio.get_running_loop()
-        self._asked = asyncio.Event()
-        for number in handled_signals(self._options.stop_signal):
-            self._loop.add_signal_handler(number, self._asked.set)
         if not await self._start_app():
             return 0
         await self.on_tick(0)
@@ -114,10 +112,10 @@ class Server(uvicorn.Server):
         self._intake.open()
         if not self._runtime.wait_ready:
             self._runtime.ready(batch=self._options.connection_batch)
-        while not self._asked.is_set():
+        while not self.asked.is_set():
             self._runtime.counts.heartbeat()
             await self.on_tick(0)
-            await _wait(self._asked, 1.0)
+            await _wait(self.asked, 1.0)
         await self._drain()
         return 0
 
@@ -126,7 +124,7 @@ class Server(uvicorn.Server):
         self.lifespan = self.config.lifespan_class(self.config)
         logger.disabled = True  # a failure is said once, by the primary
         startup = asyncio.ensure_future(self.lifespan.startup())
-        asked = asyncio.ensure_future(self._asked.wait())
+        asked = asyncio.ensure_future(self.asked.wait())
         await asyncio.wait({startup, asked}, return_when=asyncio.FIRST_COMPLETED)
         logger.disabled = False
         asked.cancel()

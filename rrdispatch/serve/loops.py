@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import importlib.util
-import signal
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from rrdispatch.errors import TargetError
 
 from .extras import require
+from .stopping import Stops
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
@@ -34,12 +34,12 @@ def loop_factory(name: str) -> LoopFactory:
         ) from None
 
 
-def run(
-    main: Coroutine[Any, Any, int], factory: LoopFactory, stops: Iterable[signal.Signals] = ()
-) -> int:
+def run(main: Coroutine[Any, Any, int], factory: LoopFactory, stops: Stops | None = None) -> int:
     """Run ``main`` in a loop of its own, and end what it left behind; no ``stops`` count then."""
     loop = factory()
     asyncio.set_event_loop(loop)
+    if stops is not None:
+        stops.hear(loop)
     try:
         return loop.run_until_complete(main)
     finally:
@@ -48,8 +48,8 @@ def run(
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
-            # Closing takes the handlers away: a stop that came then would kill what ended well.
-            signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+            if stops is not None:
+                stops.ignore(loop)
             loop.close()
 
 

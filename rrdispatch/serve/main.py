@@ -20,6 +20,7 @@ from .detect import Interface, detect
 from .extras import require
 from .load import AppError, load
 from .options import Options
+from .stopping import ignore_stops
 
 EXIT_TARGET = 3
 EXIT_EXTRA = 4
@@ -52,7 +53,10 @@ def _run(options: Options, runtime: Runtime) -> int:
 
         return idle.work(app, options)
     interface = detect(app, options.target, options.interface)
-    return _runner(interface, app, options, runtime)
+    try:
+        return _runner(interface, app, options, runtime)
+    finally:
+        ignore_stops(options.stop_signal)
 
 
 def _runner(interface: Interface, app: Any, options: Options, runtime: Runtime) -> int:

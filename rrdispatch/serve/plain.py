@@ -23,7 +23,7 @@ from rrdispatch.worker.streams import drain_servers
 from .detect import is_async
 from .loops import loop_factory, run
 from .options import Options
-from .stopping import exit_now, handled_signals
+from .stopping import Stops, exit_now, handled_signals
 
 # How long an app may go on after its last connection. One that waits in a poll of its own, as
 # socketserver does, never returns by itself.
@@ -33,8 +33,9 @@ LAST_WORD = 0.5
 def serve(app: Callable[[Listener], Any], options: Options, runtime: Runtime) -> int:
     """Until the app has returned; the exit code."""
     if is_async(app):
-        stops = handled_signals(options.stop_signal)
-        return run(_Async(app, options, runtime).work(), loop_factory(options.loop), stops)
+        work = _Async(app, options, runtime)
+        stops = Stops(options.stop_signal, work.asked.set)
+        return run(work.work(), loop_factory(options.loop), stops)
     runtime.capacity = runtime.capacity or 1  # it works on what it took before it takes again
     return _Sync(app, options, runtime).work()
 
@@ -115,12 +116,10 @@ class _Async:
         self._app = app
         self._options = options
         self._runtime = runtime
+        self.asked = asyncio.Event()  # to stop
 
     async def work(self) -> int:
-        loop = asyncio.get_running_loop()
-        asked = asyncio.Event()
-        for number in handled_signals(self._options.stop_signal):
-            loop.add_signal_handler(number, asked.set)
+        asked = self.asked
         tasks = {asyncio.ensure_future(self._app(listener)) for listener in self._runtime.listeners}
         waiting = asyncio.ensure_future(asked.wait())
         while tasks and not asked.is_set():
