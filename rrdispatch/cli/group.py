@@ -14,6 +14,7 @@ from rrdispatch.options import nearest
 
 COMMANDS = {
     "cpus": "Show how many cores there are to use, and why that many.",
+    "doctor": "Look at what there is to run on, and say what it means.",
     "env": "Print the environment of an app's workers.",
     "id": "Print the ids of apps.",
     "kill": "Stop all apps.",
