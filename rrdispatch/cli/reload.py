@@ -34,7 +34,8 @@ def command(selectors: Sequence[str], wait: bool, **typed: Any) -> int:
 def reload(target: Target, options: dict[str, Any], wait: bool) -> str:
     app = target.definition
     try:
-        done = changing.reload(app, options, Progress(app.name).event, wait=wait)
+        with Progress(app.name, f"the reload goes on: rrdispatch show {app.name}") as progress:
+            done = changing.reload(app, options, progress.event, wait=wait)
     except ReloadError as error:
         error.hint = error.hint or f"mend it, then: rrdispatch reload {app.name}"
         raise

@@ -30,12 +30,16 @@ def command(selectors: Sequence[str], update_env: bool) -> int:
 
 def restart(target: Target, update_env: bool) -> str:
     app = target.definition
+    goes_on = f"the restart goes on: rrdispatch show {app.name}"
     if target.slot is not None:
-        return f"restarted, pid {changing.recycle(app, target.slot)}"
+        with Progress(app.name, goes_on) as progress:
+            pid = changing.recycle(app, target.slot, progress.event)
+        return f"restarted, pid {pid}"
     if app.id >= 0 and (update_env or changes(app)):
         return _anew(app, update_env)
     try:
-        done = changing.reload(app, AT_ONCE, Progress(app.name).event)
+        with Progress(app.name, goes_on) as progress:
+            done = changing.reload(app, AT_ONCE, progress.event)
     except NotRunningError:
         if app.id < 0:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rrdispatch.cli.each import each
+from rrdispatch.cli.progress import Progress
 from rrdispatch.control import changing
 from rrdispatch.control.selectors import Target
 
@@ -18,5 +19,7 @@ def command(selector: str, number: str) -> int:
 
 
 def scale(target: Target, number: str) -> str:
-    wanted = changing.scale(target.definition, number)
+    name = target.name
+    with Progress(name, f"the workers come and go: rrdispatch show {name}") as progress:
+        wanted = changing.scale(target.definition, number, progress.event)
     return "1 worker" if wanted == 1 else f"{wanted} workers"

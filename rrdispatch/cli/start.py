@@ -57,9 +57,9 @@ def start(definition: Definition, within: float, *, quiet: bool = False) -> None
     """Returns when it serves; ``quiet``: the caller says so."""
     from rrdispatch.control import detach
 
-    progress = Progress(definition.name)
     try:
-        found = detach.start(definition, within, progress.event)
+        with Progress(definition.name, "the start is taken back") as progress:
+            found = detach.start(definition, within, progress.event)
     except StartError as error:
         if error.output.strip():
             say(error.output.rstrip("\n"))

@@ -247,7 +247,9 @@ class ProcessWorld:
     def _drain(self, action: act.Drain) -> None:
         drained = partial(self._drained, action.worker)
         self.dispatching.roster.become(action.worker, State.DRAINING, drained)
-        self.workers.announce("draining", action.worker)
+        handle = self.workers.handles.get(action.worker)
+        inflight = handle.counts().inflight if handle is not None else 0
+        self.workers.announce("draining", action.worker, inflight=inflight)
 
     def _drained(self, worker: int) -> None:
         self._tell(news.Drained(worker))

@@ -44,9 +44,11 @@ def running(app: Definition, on_event: OnEvent | None = None) -> Line:
         raise
 
 
-def recycle(app: Definition, slot: int) -> int:
+def recycle(app: Definition, slot: int, on_event: OnEvent | None = None) -> int:
     """Replaces one worker; the pid of the new one."""
-    with running(app) as line:
+    with running(app, on_event) as line:
+        if on_event is not None:
+            line.call("subscribe")
         before = {worker["id"] for worker in line.call("stats")["workers"]}
         line.call("recycle", slot=slot)
         end = time.monotonic() + _setting(app, "ready_timeout", 60.0) + SLACK
@@ -59,10 +61,12 @@ def recycle(app: Definition, slot: int) -> int:
         raise StartError(f"the new worker {slot} of {app.name} is not ready; the old one serves")
 
 
-def scale(app: Definition, text: str) -> int:
+def scale(app: Definition, text: str, on_event: OnEvent | None = None) -> int:
     """To N, or by +N or -N; the number, when so many serve."""
     try:
-        with running(app) as line:
+        with running(app, on_event) as line:
+            if on_event is not None:
+                line.call("subscribe")
             wanted = _wanted(text, line.call("stats")["wanted"])
             line.call("scale", workers=wanted)
             _until_so_many(app, line, wanted)
