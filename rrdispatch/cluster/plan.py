@@ -136,17 +136,22 @@ def _why(view: View) -> str:
 
 
 def _draining(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
-    assert worker.asked_at is not None
-    end = worker.asked_at + view.rules.drain_timeout
-    if isinstance(view.operation, Stop):
-        end = min(end, stop_deadline(view, view.operation))
-    emptied_by = worker.asked_at + EMPTYING * (end - worker.asked_at)
+    emptied_by, end = stopped_by(view, worker)
     if now >= end:
         yield Kill(worker.id)
     elif worker.state is State.DRAINING and (_has_finished(view, worker) or now >= emptied_by):
         yield AskToStop(worker.id, signal=not worker.leaves)
     else:
         out.at(emptied_by if worker.state is State.DRAINING else end)
+
+
+def stopped_by(view: View, worker: Worker) -> tuple[float, float]:
+    """When one that drains is asked to stop, whatever it has in hand, and when it is killed."""
+    assert worker.asked_at is not None
+    end = worker.asked_at + view.rules.drain_timeout
+    if isinstance(view.operation, Stop):
+        end = min(end, stop_deadline(view, view.operation))
+    return worker.asked_at + EMPTYING * (end - worker.asked_at), end
 
 
 def _has_finished(view: View, worker: Worker) -> bool:

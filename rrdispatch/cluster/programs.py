@@ -20,12 +20,13 @@ from typing import Any
 
 from rrdispatch import _core
 from rrdispatch._core.layout import MAX_LISTENERS
-from rrdispatch.cluster import door, news, quiet
+from rrdispatch.cluster import door, news
 from rrdispatch.cluster.allowed import may_listen, may_set
 from rrdispatch.cluster.dispatching import Dispatching
 from rrdispatch.cluster.door import Answer, Door, Request
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.quiet import Watch
 from rrdispatch.cluster.spawn import Shim
 from rrdispatch.net.channels import Channel
 from rrdispatch.net.listeners import (
@@ -39,7 +40,6 @@ from rrdispatch.net.listeners import (
 
 KEY_SIZE = 16
 BACKLOG = 4096
-LOOK_EVERY = 0.1
 # So long a program waits for an answer where another primary may come: for all three in a row.
 PATIENCE = {"RRDISPATCH_SHIM_TIMEOUT_MS": "30000"}
 NAME = "\0rrdispatch.1/{worker:08x}/{random}/{address}"  # csrc/shim_protocol.h
@@ -106,16 +106,22 @@ class Programs:
     def close(self) -> None:
         self.door.close()
 
-    def watch_until_quiet(self, worker: int) -> None:
-        """Tells when a program that is given nothing any more has nothing at work."""
+    def watch_until_quiet(self, worker: int, stop_signal: int, by: float) -> None:
+        """Tells when a program that is given nothing any more has nothing at work; at the moment
+        ``by`` it is asked to stop anyway.
+        """
         handle = self._asked_by.handles.get(worker)
-        if handle is None or handle.reaped:
+        if handle is not None:
+            ports = {one["address"][1] for one in self._told}
+            self._look(handle, Watch(handle.pid, ports, stop_signal, by))
+
+    def _look(self, handle: WorkerHandle, watch: Watch) -> None:
+        if handle.reaped:
             return
-        ports = {one["address"][1] for one in self._told}
-        if quiet.at_work(handle.pid, ports):
-            self._loop.call_later(LOOK_EVERY, self.watch_until_quiet, worker)
+        if watch.at_work():
+            self._loop.call_later(watch.next_look, self._look, handle, watch)
         else:
-            self._asked_by.tell(news.Quiet(worker))
+            self._asked_by.tell(news.Quiet(handle.id))
 
     def close_unused(self, generation: int) -> None:
         """What other releases than the one that serves listened on, when none of them lives.

@@ -24,6 +24,7 @@ from rrdispatch.cluster.inherit import Inherited, door_of, nofile_of, told_liste
 from rrdispatch.cluster.launch import Launch, Launches
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.logs import Logs
+from rrdispatch.cluster.plan import stopped_by
 from rrdispatch.cluster.programs import AskedBy, Opened, Programs
 from rrdispatch.cluster.pulse import Pulse
 from rrdispatch.cluster.share import Shared
@@ -150,8 +151,8 @@ class ProcessWorld:
                 self.programs.adopt(handle)
             if state in (State.DRAINING, State.STOPPING) and not known[number].queue_empty:
                 roster.become(number, State.DRAINING, partial(self._drained, number))
-            elif state is State.DRAINING and self.programs is not None:
-                self.programs.watch_until_quiet(number)
+            elif state is State.DRAINING:
+                self._watch_until_quiet(number)
             if state is State.STOPPING:
                 self._ask_to_stop(act.AskToStop(number, not known[number].leaves))
             elif state is State.KILLED or (state is State.STARTING and handle.notify is None):
@@ -253,13 +254,22 @@ class ProcessWorld:
 
     def _drained(self, worker: int) -> None:
         self._tell(news.Drained(worker))
-        if self.programs is not None:
-            self.programs.watch_until_quiet(worker)
+        self._watch_until_quiet(worker)
+
+    def _watch_until_quiet(self, worker: int) -> None:
+        assert self.engine is not None
+        known = self.engine.view.workers.get(worker)
+        if self.programs is not None and known is not None and known.asked_at is not None:
+            by, _ = stopped_by(self.engine.view, known)
+            self.programs.watch_until_quiet(worker, self._stop_signal(), by)
+
+    def _stop_signal(self) -> signal.Signals:
+        return signal.Signals["SIG" + self._settings.stop_signal]
 
     def _ask_to_stop(self, action: act.AskToStop) -> None:
         handle = self.workers.handles[action.worker]
         if action.signal:
-            handle.signal(signal.Signals["SIG" + self._settings.stop_signal])
+            handle.signal(self._stop_signal())
         handle.signal_group(signal.SIGCONT)
 
     def _kill(self, action: act.Kill) -> None:

@@ -182,7 +182,7 @@ def test_the_end_finishes_what_is_at_work() -> None:
 def _connected(port: int) -> int:
     from rrdispatch.cluster.quiet import connections
 
-    return len(list(connections({port})))
+    return len(list(connections(port)))
 
 
 def test_a_port_in_use_is_reported_by_the_program_itself() -> None:
