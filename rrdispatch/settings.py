@@ -187,6 +187,11 @@ class Settings(LogSettings, ServerSettings):
         0, Kind.INTEGER, "Up to so many more, drawn per worker, so that they differ.", minimum=0
     )
 
+    max_memory_restart: int = setting(
+        0, Kind.SIZE, "A worker that takes more memory, with all processes that come from it, is "
+        "replaced, its successor first; 0: never.", minimum=0,
+    )  # fmt: skip
+
     batch: int = setting(
         1, Kind.INTEGER, "Workers replaced at a time.", begins="Reload", minimum=1,
         maximum=MOST_WORKERS,

@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import Any
 
 from rrdispatch.cluster.ends import exit_code, left_by_itself, unwanted
+from rrdispatch.cluster.growth import outgrown
 from rrdispatch.cluster.lifecycle import State, Trigger, Wanted
 from rrdispatch.cluster.view import (
     Failure,
@@ -30,6 +31,13 @@ class Ready:
 @dataclass(frozen=True, slots=True)
 class Recycle:
     """A worker asked for its successor."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outgrown:
+    """A worker takes more than max_memory_restart."""
 
     worker: int
 
@@ -123,6 +131,7 @@ class Slept:
 News = (
     Ready
     | Recycle
+    | Outgrown
     | Leaves
     | Erred
     | Hung
@@ -164,6 +173,13 @@ def _(news: Recycle, view: View) -> None:
     worker = view.workers.get(news.worker)
     if worker is not None and worker.live:
         worker.recycle = True
+
+
+@_apply.register
+def _(news: Outgrown, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None:
+        outgrown(view, worker)
 
 
 @_apply.register

@@ -17,7 +17,7 @@ from rrdispatch import cpus, mutants
 from rrdispatch._core.layout import MAX_LISTENERS
 from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cluster import actions as act
-from rrdispatch.cluster import memory, news, pin, program, report, watching
+from rrdispatch.cluster import beside, memory, news, pin, program, report
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.estate import Estate, Fixed
 from rrdispatch.cluster.events import Event, Events, OnEvent
@@ -61,12 +61,11 @@ class Supervisor:
         self._make_world = world
         self._with_signals = signals
         self._stop_asked = False
-        self._watching: watching.Watching | None = None
+        self._beside: beside.Beside | None = None
 
     async def run(self) -> int:
         """Serves until the end: 0 after a stop, an Error if it could not start or go on."""
-        if self.settings.watch:
-            watching.require()
+        beside.require(self.settings)
         self.operations = Operations(self.events)
         with held() if self._with_signals else contextlib.nullcontext():
             if self._inherited is None:
@@ -145,18 +144,21 @@ class Supervisor:
                 self.events.tell("listening", listeners=told, workers=self.view.wanted)
             self._tell_if_shared(self.view.wanted)
             self.engine.settle()
-            if self.settings.watch:
-                now = self.view.generation
-                folders, cwd = self.settings.watch_paths, self._launches.of(now, now).cwd
-                self._watching = watching.Watching(folders, cwd, self._reload_now, self.events)
+            self._beside = beside.Beside(self._asks())
             return await self.operations.done
         finally:
             unsubscribe()
             if signals is not None:
                 signals.close()
-            if self._watching is not None:
-                self._watching.close()
+            if self._beside is not None:
+                self._beside.close()
             await self.world.close()
+
+    def _asks(self) -> beside.Asks:
+        cwd = self.launch.cwd
+        return beside.Asks(
+            self.settings, self.events, self.engine, self.world, cwd, self._reload_now
+        )
 
     # ---- what can be asked ---------------------------------------------------------------------
 
@@ -242,8 +244,8 @@ class Supervisor:
 
     def reap_if_ours(self, pid: int) -> bool:
         """For a PID 1 that peeks at every child."""
-        watcher = self._watching
-        return self.world.reap_if_ours(pid) or (watcher is not None and watcher.reap_if_ours(pid))
+        others = self._beside
+        return self.world.reap_if_ours(pid) or (others is not None and others.reap_if_ours(pid))
 
     # ---- what the world tells ------------------------------------------------------------------
 

@@ -85,6 +85,8 @@ class Worker:
     quiet: bool = False  # it has no connection at work
     leaves: bool = False  # it said that it stops by itself
     recycle: bool = False  # it asked for a successor
+    outgrown: bool = False  # it did not ask, but takes too much memory
+    grew_at_once: bool = False  # as the one before it did
     fault: str = ""  # why we kill it, if it is not for the plan's sake
     error: dict[str, Any] | None = None  # what it said about its end
     remove_asked: bool = False
@@ -115,6 +117,9 @@ class Slot:
     restarts: int = 0
     errored: bool = False
     ended: bool = False  # its last worker ended, and none is to follow
+    outgrown: bool = False  # a worker of it was replaced because of its memory
+    growth_pause: float = 0.0  # the last one
+    grows_until: float | None = None  # nobody is replaced because of its memory
     short: bool = False  # its last worker could not be started for want of something
     last_exit: str | None = None
     last_failure: Failure | None = None
@@ -139,7 +144,8 @@ class Slot:
     def forgive(self) -> None:
         """A new generation starts with a clean sheet."""
         self.failures, self.deaths, self.died_at, self.delay = 0, [], None, 0.0
-        self.errored = False
+        self.errored = self.outgrown = False
+        self.growth_pause, self.grows_until = 0.0, None
 
     @property
     def settled(self) -> bool:
@@ -245,6 +251,7 @@ class View:
             worker.asked_at = _later(worker.asked_at, seconds)
         for slot in self.slots.values():
             slot.died_at = _later(slot.died_at, seconds)
+            slot.grows_until = _later(slot.grows_until, seconds)
             slot.deaths = [at + seconds for at in slot.deaths]
         operation = self.operation
         if isinstance(operation, Start):
