@@ -19,7 +19,7 @@ LAYERS = {
     "cluster": 4,
     "serve": 5,
     "control": 6, "embed": 6, "aio": 6,
-    "cli": 7, "__main__": 7,
+    "cli": 7, "monit": 7, "__main__": 7,
 }  # fmt: skip
 
 # Modules that only the named parts may import, wherever in the file they do it.
@@ -31,6 +31,8 @@ ONLY = {
     "uvicorn": {"serve"},
     "waitress": {"serve"},
     "watchfiles": {"cluster"},
+    "textual": {"monit"},
+    "rich": {"monit"},
     "tomllib": {"files"},
     "tomli": {"files"},
     "subprocess": {"control", "embed"},

@@ -30,6 +30,7 @@ COMMANDS = {
     "delete": "Stop apps and take them out of the list.",
     "flush": "Empty the log files of apps.",
     "jlist": "Print all apps as one JSON array.",
+    "monit": "Watch apps, workers and logs, live; reload, scale or stop by a key.",
     "list": "Show the apps: id, state, workers, CPU, memory, connections.",
     "logs": "Show what workers printed, and what they print from now on.",
     "run": "Serve an app in the foreground, one worker per core.",

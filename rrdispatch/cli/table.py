@@ -44,14 +44,8 @@ def render(
     columns: Sequence[Column], rows: Sequence[Mapping[str, str]], most: int, colour: bool = False
 ) -> str:
     """Lines no longer than ``most``: columns are dropped first, then the widest texts are cut."""
-    shown = list(columns)
-    widths = _widths(shown, rows)
-    while _total(widths) > most and (least := max(shown, key=lambda column: column.drop)).drop:
-        shown.remove(least)
-        widths = _widths(shown, rows)
-    while _total(widths) > most and max(widths.values()) > 4:
-        widest = max(widths, key=lambda key: widths[key])
-        widths[widest] -= 1
+    widths = fit(columns, rows, most)
+    shown = [column for column in columns if column.key in widths]
     lines = [_rule(shown, widths, "┌┬┐"), _line(shown, widths, {c.key: c.title for c in shown})]
     lines.append(_rule(shown, widths, "├┼┤"))
     lines += [_line(shown, widths, row, colour) for row in rows]
@@ -59,12 +53,27 @@ def render(
     return "\n".join(lines)
 
 
+def fit(
+    columns: Sequence[Column], rows: Sequence[Mapping[str, str]], most: int, gap: int = 3
+) -> dict[str, int]:
+    """The columns that stay, in their order, and how wide each is."""
+    shown = list(columns)
+    widths = _widths(shown, rows)
+    while _total(widths, gap) > most and (least := max(shown, key=lambda one: one.drop)).drop:
+        shown.remove(least)
+        widths = _widths(shown, rows)
+    while _total(widths, gap) > most and max(widths.values()) > 4:
+        widest = max(widths, key=lambda key: widths[key])
+        widths[widest] -= 1
+    return widths
+
+
 def _widths(columns: Sequence[Column], rows: Sequence[Mapping[str, str]]) -> dict[str, int]:
     return {c.key: max([len(c.title), *(len(row[c.key]) for row in rows)]) for c in columns}
 
 
-def _total(widths: Mapping[str, int]) -> int:
-    return sum(widths.values()) + 3 * len(widths) + 1
+def _total(widths: Mapping[str, int], gap: int) -> int:
+    return sum(widths.values()) + gap * len(widths) + 1
 
 
 def _rule(columns: Sequence[Column], widths: Mapping[str, int], ends: str) -> str:

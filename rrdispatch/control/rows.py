@@ -25,7 +25,7 @@ def collect(apps: Sequence[Definition], *, rates: bool = True) -> list[dict[str,
     names = [app.name for app in apps]
     told = ask_all(names, "stats", ANSWER)
     alive = [name for name in names if isinstance(told[name], dict)]
-    first = {name: _look(told[name]) for name in alive}
+    first = {name: look(told[name]) for name in alive}
     if alive and rates:
         time.sleep(WINDOW)
         told = {**told, **ask_all(alive, "stats", ANSWER)}
@@ -35,7 +35,7 @@ def collect(apps: Sequence[Definition], *, rates: bool = True) -> list[dict[str,
 def row(app: Definition, told: Any, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """``told``: the stats, or the Error instead of them."""
     stats: Mapping[str, Any] = told if isinstance(told, dict) else {}
-    now = _look(stats) if stats else {}
+    now = look(stats) if stats else {}
     workers = [_worker(worker, now, before) for worker in stats.get("workers", ())]
     serving = [worker for worker in stats.get("workers", ()) if worker["state"] == "ready"]
     return {
@@ -114,7 +114,7 @@ def _worker(
     return {**worker, "cpu": round(max(0.0, cpu), 1), "memory": memory(pid)}
 
 
-def _look(stats: Mapping[str, Any]) -> dict[str, Any]:
+def look(stats: Mapping[str, Any]) -> dict[str, Any]:
     """CPU seconds of each worker, and connections accepted, at this moment."""
     pids = [worker["pid"] for worker in stats.get("workers", ())]
     used = {pid: cpu_seconds(pid) for pid in pids}
