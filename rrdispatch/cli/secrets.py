@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 MASK = "********"
 _NAME = re.compile(
@@ -24,6 +24,35 @@ def mask(key: str, value: str) -> str:
     if value and key not in _HARMLESS and _NAME.search(key):
         return MASK
     return without_password(value)
+
+
+def masked_words(words: Sequence[str]) -> list[str]:
+    """Of a command line: ``--password=x``, ``--password x``, ``PASSWORD=x``, addresses."""
+    found: list[str] = []
+    secret = False  # the word before is an option whose value this is
+    for word in words:
+        name, equals, value = word.partition("=")
+        if secret and not word.startswith("-"):
+            found.append(MASK)
+            secret = False
+            continue
+        telling = _is_secret(name)
+        found.append(f"{name}={MASK}" if telling and equals and value else without_password(word))
+        secret = telling and not equals and word.startswith("-")
+    return found
+
+
+def masked_words_of(line: str) -> str:
+    """Of a command line in one piece."""
+    return " ".join(masked_words(line.split(" ")))
+
+
+def _is_secret(name: str) -> bool:
+    """``--password-file`` is followed by a path, ``--no-auth`` by nothing."""
+    name = name.lstrip("-")
+    if name in _HARMLESS or name.endswith(("-file", "_file", "-path")) or name.startswith("no-"):
+        return False
+    return _NAME.search(name) is not None
 
 
 def without_password(text: str) -> str:

@@ -44,6 +44,7 @@ def unwanted(
         else:
             slot.died(view.now, worker.ready_at is not None, rules, jitter)
         slot.last_failure = failure
+        slot.remember(view.now, reason)
         slot.ended = last and not on_trial and not _followed(view, worker)
     if isinstance(reload, Reload) and on_trial:
         reload.failure = reload.failure or failure

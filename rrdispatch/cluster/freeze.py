@@ -93,6 +93,7 @@ def thaw(data: dict[str, Any]) -> View:
     )
     for told in data["slots"]:
         slot = Slot(**{**told, "last_failure": _failure(told["last_failure"])})
+        slot.ends = [(at, reason) for at, reason in slot.ends]
         view.slots[slot.index] = slot
     for told in data["workers"]:
         kept = {**told, "state": State(told["state"]), "wanted": Wanted(told["wanted"])}

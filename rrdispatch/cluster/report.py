@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
+import time
 from typing import Any
 
 from rrdispatch import _core
@@ -134,6 +136,16 @@ def _slot(view: View, world: ProcessWorld, slot: Slot) -> dict[str, Any]:
 def _closed(slot: Slot) -> str:
     """Why nobody is started in it; empty if somebody is."""
     return "errored" if slot.errored else "stopped" if slot.ended else ""
+
+
+def ends(view: View, now: float) -> list[dict[str, Any]]:
+    """The unwanted ends that are remembered, the oldest first; by the clock of the wall."""
+    found = [
+        {"slot": slot.index, "time": time.time() - (now - at), "reason": reason}
+        for slot in view.slots.values()
+        for at, reason in slot.ends
+    ]
+    return sorted(found, key=operator.itemgetter("time"))
 
 
 def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> Error:

@@ -9,6 +9,7 @@ from typing import Any
 from rrdispatch.cluster.lifecycle import ALIVE, LIVE, State, Trigger, Wanted, step
 
 MAX_DELAY = 30.0
+MOST_ENDS, MOST_REASON = 8, 200  # remembered of each slot, for people
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ class Slot:
     short: bool = False  # its last worker could not be started for want of something
     last_exit: str | None = None
     last_failure: Failure | None = None
+    ends: list[tuple[float, str]] = field(default_factory=list)  # unwanted ones: when and why
+
+    def remember(self, now: float, reason: str) -> None:
+        """A list of its own each time: what was written down for an heir stays as it was."""
+        self.ends = [*self.ends, (now, reason[:MOST_REASON])][-MOST_ENDS:]
 
     def died(self, now: float, was_ready: bool, rules: Rules, jitter: float) -> None:
         """Counts an unwanted death and sets the delay of the respawn."""

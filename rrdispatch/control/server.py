@@ -11,7 +11,8 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from rrdispatch import __version__
+from rrdispatch import __version__, cpus
+from rrdispatch.cluster import report
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control import protocol
 from rrdispatch.control.app import App
@@ -209,7 +210,16 @@ class Connection:
             "cwd": found.cwd,
             "argv": list(found.argv),
             "environment": dict(found.environment),
+            "cores": self._cores(),
         }
+
+    def _cores(self) -> dict[str, Any]:
+        facts, wanted = cpus.detect(), self.supervisor.settings.instances
+        return {**facts.as_dict(), "why": str(cpus.count(wanted, facts))}
+
+    async def ends(self, _params: dict[str, Any]) -> list[dict[str, Any]]:
+        """When and why workers ended that nobody had asked to."""
+        return report.ends(self.supervisor.view, self.supervisor.world.now())
 
     async def signal(self, params: dict[str, Any]) -> list[int]:
         """``signal`` (a name without SIG) to the workers, or to that of ``slot``; their pids."""
@@ -253,6 +263,7 @@ METHODS: dict[str, Method] = {
     "signal": Connection.signal,
     "recycle": Connection.recycle,
     "launch": Connection.launch,
+    "ends": Connection.ends,
 }
 
 
