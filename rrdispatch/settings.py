@@ -277,7 +277,7 @@ def from_sources(
     for key in cli:
         if key not in OPTIONS:
             raise unknown("setting", key, OPTIONS, where or "settings")
-    table = _table(file)
+    table = _table(file) if file else {}
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     for key, option in OPTIONS.items():
@@ -287,8 +287,8 @@ def from_sources(
             break
         else:
             if key in table and file is not None:
-                sources[key] = f"{file.path.name}: {key}"
-                values[key] = _value(option, table[key], sources[key], str(file.folder))
+                sources[key] = file.source(key)
+                values[key] = _value(option, table[key], file.at(key), str(file.folder))
     if "bind" not in values and environ.get("PORT"):
         values["bind"], sources["bind"] = (f"127.0.0.1:{_port(environ['PORT'])}",), "PORT"
     if values.get("name") is None:
@@ -354,16 +354,15 @@ def _value(option: Option, raw: object, source: str, folder: str) -> Any:
     return value
 
 
-def _table(file: files.ConfigFile | None) -> dict[str, object]:
+def _table(file: files.ConfigFile) -> dict[str, object]:
     """The file's keys as settings are named; refuses unknown ones and those said twice."""
     found: dict[str, object] = {}
-    for written, value in (file.table if file else {}).items():
-        key = written.replace("-", "_")
-        assert file is not None
+    for written, value in file.table.items():
+        key, where = written.replace("-", "_"), file.line_of(written)
         if key not in OPTIONS:
-            raise unknown("setting", written, OPTIONS, str(file.path))
+            raise unknown("setting", written, OPTIONS, where)
         if key in found:
-            raise ConfigError(f"{file.path}: {key} is said twice", hint="keep one spelling of it")
+            raise ConfigError(f"{where}: {key} is said twice", hint="keep one spelling of it")
         found[key] = value
     return found
 

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "rrdispatch"
 
 LAYERS = {
-    "checks": 0, "errors": 0, "mutants": 0, "options": 0, "files": 0, "settings": 0,
+    "apps": 0, "checks": 0, "errors": 0, "mutants": 0, "options": 0, "files": 0, "settings": 0,
     "logsettings": 0, "serversettings": 0,
     "_core": 1, "cpus": 1, "ledger": 1,
     "net": 2,
@@ -35,6 +35,7 @@ ONLY = {
     "rich": {"monit"},
     "tomllib": {"files"},
     "tomli": {"files"},
+    "yaml": {"files"},
     "subprocess": {"control", "embed"},
     "multiprocessing": set(),
 }  # fmt: skip

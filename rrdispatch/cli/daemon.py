@@ -31,7 +31,8 @@ def gathered(definition: Definition) -> Settings:
     """Read anew at each start: what a file or the environment says now is what counts."""
     output.keep_small(statedir.output_path(definition.name))
     typed = {**definition.typed, "name": definition.name}
-    return followed(gather(typed, os.environ, definition.config))
+    which = (definition.section, definition.profile)
+    return followed(gather(typed, os.environ, definition.config, *which))
 
 
 def _talk(settings: Settings) -> OnEvent:

@@ -54,7 +54,7 @@ def _anew(app: Definition, update_env: bool) -> str:
 
     definition = again(app, {}, update_env)
     ran = ending.stop(app)
-    start(definition, longest(definition.settings), quiet=True)
+    start(definition, longest(definition.settings))
     return "restarted" if ran else "started"
 
 

@@ -30,5 +30,5 @@ def start(target: Target) -> str:
         return "was deleted meanwhile"
     if app.wanted != RUN:
         return "was stopped meanwhile"
-    start_it(app, longest(app.settings), quiet=True)
+    start_it(app, longest(app.settings))
     return "started"

@@ -14,11 +14,12 @@ from typing import Any
 
 import click
 
-from rrdispatch import __version__, cpus
+from rrdispatch import __version__, apps, cpus
+from rrdispatch.cli.asked import asked, only_one
 from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.options import SectionedCommand, said, setting_options
 from rrdispatch.errors import ConfigError
-from rrdispatch.settings import Settings, from_sources, load_env_file, load_file, misspelt
+from rrdispatch.settings import Settings, from_sources, load_env_file, misspelt
 
 _EPILOG = (
     "Each setting is also RRDISPATCH_<NAME> in the environment and a key of rrdispatch.toml or of "
@@ -30,21 +31,30 @@ _EPILOG = (
 @click.argument("target", required=False)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 @click.option("--config", metavar="FILE", help="Settings file, instead of looking for one here.")
+@click.option("--only", metavar="NAME", help="Which app of a file of several.")
 @setting_options
-def command(config: str | None, **typed: Any) -> int:
+def command(config: str | None, only: str | None, **typed: Any) -> int:
     """Serve TARGET in the foreground until TERM or INT.
 
     TARGET is an app, MODULE:ATTRIBUTE: ASGI, WSGI, serve(listener), async def serve(listener). Or
-    it is a script, or a program with its arguments after --, which listens by itself.
+    it is a script, or a program with its arguments after --, which listens by itself. Or it is a
+    FILE that says all this: rrdispatch.toml, ecosystem.json, ecosystem.yaml.
     """
-    return serve(gather(typed, os.environ, config))
+    found = only_one(asked(said(typed), config, only, os.environ), "rrdispatch run")
+    if found.folder is not None:
+        os.chdir(found.folder)
+    return serve(gather(found.given, os.environ, found.config, *found.which()))
 
 
-def gather(typed: Mapping[str, Any], environ: Mapping[str, str], config: str | None) -> Settings:
+def gather(
+    typed: Mapping[str, Any],
+    environ: Mapping[str, str],
+    config: str | None,
+    section: str = "",
+    profile: str = "",
+) -> Settings:
     """The settings of this run; whatever can be refused is refused here, before anything starts."""
-    if config == "":
-        raise ConfigError("--config: the path is empty", hint="name a file")
-    settings = from_sources(said(typed), environ, load_file(config))
+    settings = from_sources(said(typed), environ, apps.config(config, section, profile))
     if not settings.target:
         raise ConfigError(
             "TARGET is missing: there is nothing to run",

@@ -37,6 +37,8 @@ class Definition:
     namespace: str = "default"
     typed: dict[str, Any] = field(default_factory=dict)  # options and target, as settings read them
     config: str | None = None
+    section: str = ""  # which app of ``config``, if that has several
+    profile: str = ""  # which env_NAME of pm2's
     cwd: str = "/"
     environ: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)  # what it came to at the last start
@@ -91,9 +93,10 @@ def made(told: Mapping[str, Any], name: str) -> Definition:
 
 
 _KINDS: Mapping[str, Any] = {
-    "id": int, "namespace": str, "typed": dict, "config": str | None, "cwd": str, "environ": dict,
-    "settings": dict, "wanted": str, "started": int | float, "ended": int | float,
-    "error": dict | None, "version": str, "before": dict | None,
+    "id": int, "namespace": str, "typed": dict, "config": str | None, "section": str,
+    "profile": str, "cwd": str, "environ": dict, "settings": dict, "wanted": str,
+    "started": int | float, "ended": int | float, "error": dict | None, "version": str,
+    "before": dict | None,
 }  # fmt: skip
 
 
