@@ -6,6 +6,7 @@ definition's options mean.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -22,7 +23,7 @@ from typing import Any
 import rrdispatch
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
-from rrdispatch.control import statedir
+from rrdispatch.control import definitions, ending, statedir
 from rrdispatch.control.ask import Line
 from rrdispatch.control.definitions import Definition
 from rrdispatch.errors import ConfigError, ControlError, Error, StartError
@@ -51,7 +52,9 @@ def start(
             ours.close()  # without an answer this means: take it back
             _see_off(pidfd)
             if isinstance(error, Silent):
-                raise _died(definition, before, pid) from None
+                died = _died(definition, before, pid)
+                _tidy(definition.name)
+                raise died from None
             raise
         finally:
             os.close(pidfd)
@@ -127,6 +130,13 @@ def _died(definition: Definition, before: int, pid: int) -> StartError:
     except OSError:
         pass  # deleted with the rest
     return StartError(f"the primary of {definition.name} ended without a word", output=text)
+
+
+def _tidy(name: str) -> None:
+    """A folder that nobody claimed, but for the words of one who died before he could."""
+    with contextlib.suppress(Error), ending.locked(name):
+        if definitions.load(name) is None:
+            statedir.remove(statedir.home() / name)
 
 
 def _listener(control: socket.socket) -> int:
