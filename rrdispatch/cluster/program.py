@@ -84,9 +84,10 @@ def _check_shared(settings: Settings) -> None:
 
 def check_command(settings: Settings, argv: Sequence[str]) -> None:
     """For a program that was found: what is known not to listen through us, or not where we say."""
-    if "bind" in settings.sources and settings.bind != DEFAULTS.bind:
+    source = settings.sources.get("bind", "PORT")  # PORT is for the program to read
+    if source != "PORT" and settings.bind != DEFAULTS.bind:
         raise ConfigError(
-            f"{settings.sources['bind']}: {settings.target} listens by itself, where it likes",
+            f"{source}: {settings.target} listens by itself, where it likes",
             hint="tell the program; --listen says which of its ports are distributed, "
             "--share-listener hands it a socket",
         )
