@@ -206,7 +206,16 @@ class Settings(LogSettings, ServerSettings):
         3.0, Kind.DURATION, "How long the new workers must live before the old ones drain.",
         minimum=0,
     )  # fmt: skip
+    cron_restart: str | None = setting(
+        None, Kind.TEXT, "Reload at these times, as in crontab(5): '0 3 * * *' is at three, daily; "
+        "local time.", optional=True, metavar="EXPRESSION",
+    )  # fmt: skip
     watch: bool = setting(False, Kind.SWITCH, "Reload when a Python file changes (development).")
+    ignore_watch: tuple[str, ...] = setting(
+        (), Kind.LIST, "Of what is watched: files and folders whose changes do not count, by path, "
+        "name or pattern (*.tmp). The app's own log files never do. Repeatable.",
+        metavar="PATH|PATTERN",
+    )  # fmt: skip
     watch_paths: tuple[str, ...] = setting(
         (), Kind.LIST,
         "Watched instead of the working directory, for files of any kind but logs, pid files, "

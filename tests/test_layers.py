@@ -33,6 +33,7 @@ ONLY = {
     "watchfiles": {"cluster"},
     "textual": {"monit"},
     "rich": {"monit"},
+    "cronsim": {"cluster"},
     "tomllib": {"files"},
     "tomli": {"files"},
     "yaml": {"files"},

@@ -64,6 +64,10 @@ def gather(
 
     check_files(settings)
     program.check(settings)
+    if settings.cron_restart is not None:
+        from rrdispatch.cluster import cron
+
+        cron.require(settings.cron_restart, settings.sources["cron_restart"])
     return settings
 
 

@@ -157,7 +157,7 @@ class Supervisor:
     def _asks(self) -> beside.Asks:
         cwd = self.launch.cwd
         return beside.Asks(
-            self.settings, self.events, self.engine, self.world, cwd, self._reload_now
+            self.settings, self.events, self.engine, self.world, cwd, self._reload_now, self.reload
         )
 
     # ---- what can be asked ---------------------------------------------------------------------
@@ -295,7 +295,7 @@ def rules_of(settings: Settings, cores: int) -> Rules:
     values = {name: getattr(settings, name) for name in names}
     if mutants.enabled("no-drain"):
         values["drain_timeout"] = 0.0
-    values["awaits"] = settings.watch
+    values["awaits"] = settings.watch or settings.cron_restart is not None
     values["program"] = settings.is_preloaded
     values["word_wanted"] = settings.is_program and settings.wait_ready
     return Rules(**values, boot_at_once=max(4, 2 * cores))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib.util
 import json
 import os
@@ -17,7 +18,9 @@ from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import wait_exit
+from rrdispatch.cluster.watch import Told
 from rrdispatch.errors import MissingExtraError
+from rrdispatch.settings import Settings
 
 PROGRAM = str(Path(__file__).with_name("watch.py"))
 LIFELINE = 3
@@ -37,8 +40,7 @@ class Watching:
 
     def __init__(
         self,
-        folders: tuple[str, ...],
-        cwd: str,
+        told: Told,
         reload: Callable[[], object],
         events: Events,
     ) -> None:
@@ -47,13 +49,11 @@ class Watching:
         self._events = events
         self._part = b""
         self._reaped = False
-        chosen = [os.path.join(cwd, folder) for folder in folders]
-        which = "all" if chosen else "python"
-        self._start([which, ",".join(written_to()), *(chosen or [cwd])])
+        self._start(told)
         self._loop.add_reader(self._pipe, self._readable)
         self._loop.add_reader(self._pidfd, self._exited)
 
-    def _start(self, which: list[str]) -> None:
+    def _start(self, told: Told) -> None:
         with ExitStack() as its_ends:
             self._pipe, out = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             its_ends.callback(os.close, out)
@@ -62,7 +62,7 @@ class Watching:
             its_ends.enter_context(far)
             request = SpawnRequest(
                 program=sys.executable,
-                arguments=[sys.executable, PROGRAM, *which],
+                arguments=[sys.executable, PROGRAM, json.dumps(dataclasses.asdict(told))],
                 environment=dict(os.environ),
                 fds=[(out, 1), (2, 2), (far.fileno(), LIFELINE)],
                 lifeline=LIFELINE,
@@ -109,6 +109,21 @@ class Watching:
         os.close(self._pidfd)
         os.close(self._pipe)
         self._lifeline.close()
+
+
+def what(settings: Settings, cwd: str) -> Told:
+    """What is watched, and what of it does not count."""
+    folders = [os.path.normpath(os.path.join(cwd, folder)) for folder in settings.watch_paths]
+    files = (settings.log_file, settings.out_file, settings.error_file)
+    ours = os.environ.get("RRDISPATCH_HOME")
+    return Told(
+        which="all" if folders else "python",
+        folders=folders or [cwd],
+        cwd=cwd,
+        ignored=[*settings.ignore_watch, *([os.path.abspath(ours)] if ours else [])],
+        written=[name for path in files if path for name in (path, os.path.realpath(path))],
+        identities=written_to(),
+    )
 
 
 def written_to() -> list[str]:

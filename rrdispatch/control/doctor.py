@@ -262,6 +262,7 @@ EXTRAS = {
     "asgi": "needed for ASGI apps; by the interpreter that runs them, which may be another",
     "wsgi": "needed for WSGI apps; by the interpreter that runs them, which may be another",
     "watch": "needed for --watch",
+    "cron": "needed for --cron-restart",
     "fast": "apps work without it, somewhat slower",
     "metrics": "needed for rrdispatch metrics and for /metrics",
 }

@@ -91,7 +91,36 @@ def test_what_the_service_itself_writes_is_no_change(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_which_files_count(name: str, counts: bool) -> None:
-    assert watch.chosen("all", "")(Change.modified, f"/folder/{name}") == counts
+    told = watch.Told("all", ["/folder"])
+    assert watch.chosen(told)(Change.modified, f"/folder/{name}") == counts
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "counts"),
+    [
+        ("media", "/app/media/a.html", False), ("media/", "/app/deep/media/a.html", False),
+        ("./media", "/app/media/a.html", False), ("/app/media", "/app/media/x/a.html", False),
+        ("media", "/app/mediator.html", True), ("*.tmp2", "/app/x/a.tmp2", False),
+        ("static/*.css", "/app/static/a.css", False), ("static/*.css", "/app/a.css", True),
+        ("a.html", "/app/b/a.html", False), ("app", "/app/a.html", True),
+        ("data", "/elsewhere/data/a.html", False), ("elsewhere", "/elsewhere/a.html", True),
+    ],
+)  # fmt: skip
+def test_what_is_ignored(pattern: str, path: str, counts: bool) -> None:
+    told = watch.Told("all", ["/app", "/elsewhere"], cwd="/app", ignored=[pattern])
+    assert watch.chosen(told)(Change.modified, path) == counts
+
+
+@pytest.mark.parametrize(
+    ("path", "counts"),
+    [
+        ("/app/out.txt", False), ("/app/out.txt.3", False), ("/app/out-12.txt", False),
+        ("/app/out-12.txt.3", False), ("/app/without.txt", True), ("/app/out.txt.new", True),
+    ],
+)  # fmt: skip
+def test_the_apps_own_logs_do_not_count_whatever_their_name(path: str, counts: bool) -> None:
+    told = watch.Told("all", ["/app"], cwd="/app", written=["/app/out.txt"])
+    assert watch.chosen(told)(Change.modified, path) == counts
 
 
 def test_without_watchfiles_it_says_what_to_install(
@@ -107,3 +136,49 @@ def test_without_watchfiles_it_says_what_to_install(
         assert "rrdispatch[watch]" in (missing.value.hint or "")
 
     asyncio.run(main())
+
+
+NOISY = """
+import sys
+def serve(listener):
+    print("serving", flush=True)
+    for connection, _ in listener:
+        print("asked", file=sys.stderr, flush=True)
+        connection.sendall(b"%d 1" % VERSION)
+        connection.close()
+VERSION = 1
+"""
+
+
+def test_log_files_in_the_watched_folder_and_ignored_ones_make_it_not_loop(tmp_path: Path) -> None:
+    app(tmp_path, NOISY)
+    (tmp_path / "media").mkdir()
+
+    async def main() -> None:
+        async with running(
+            "app:serve", tmp_path, instances="1", watch=True, watch_paths=(".",), log_size=4096,
+            log_file=str(tmp_path / "out.txt"), merge_logs=False, ignore_watch=("media",),
+        ) as service:  # fmt: skip
+            for number in range(2):
+                seen, mark = (
+                    asyncio.ensure_future(service.until("reloaded", after=service.mark())),
+                    0,
+                )
+                while not seen.done():
+                    mark += 1
+                    (tmp_path / "media" / "upload").write_text(str(mark))
+                    (tmp_path / f"page{number}.html").write_text(str(mark))
+                    for _ in range(50):
+                        await service.ask()  # it logs: enough for rotation
+                    await asyncio.wait([seen], timeout=2.0)
+                await seen
+            changed = {
+                os.path.basename(path)
+                for event in service.events
+                if event["event"] == "files-changed"
+                for path in event["paths"]
+            }
+            assert changed == {"page0.html", "page1.html"}
+
+    asyncio.run(main())
+    assert len(list(tmp_path.glob("out-0.txt*"))) > 1, "it was rotated, too"

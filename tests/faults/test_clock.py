@@ -17,6 +17,7 @@ from tests.harness.servers import ROOT, Service
 DAY = 24 * 3600
 # Who may ask what time it is for people, and nobody else.
 FOR_PEOPLE = {
+    "cluster/cron.py": 1,  # --cron-restart: people's hours, whatever becomes of the clock
     "cluster/events.py": 1,
     "cluster/logsources.py": 1,  # stamps of lines
     "cli/logs.py": 1,  # --since 5m
