@@ -19,6 +19,7 @@ DAY = 24 * 3600
 FOR_PEOPLE = {
     "cluster/cron.py": 1,  # --cron-restart: people's hours, whatever becomes of the clock
     "cluster/events.py": 1,
+    "cluster/report.py": 1,  # when workers ended, for show
     "cluster/logsources.py": 1,  # stamps of lines
     "cli/logs.py": 1,  # --since 5m
     "control/app.py": 3,  # when it was started and ended
