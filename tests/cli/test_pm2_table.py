@@ -14,13 +14,18 @@ from rrdispatch.cli.group import ALIASES, COMMANDS
 from tests.harness.servers import ROOT
 
 # pm2 7.0.4, `pm2 --help` and its schema.json
-PM2_COMMANDS = re.findall(r"\S+", """
+PM2_COMMANDS = re.findall(
+    r"\S+",
+    """
     start stop restart reload delete del scale list ls l ps status slist report jlist prettylist
     describe desc show info env id pid logs flush reloadLogs logrotate reset sendSignal ping save
     dump cleardump resurrect kill update startup unstartup monit dash imonit serve ecosystem init
     install uninstall set get unset conf module deploy link plus trigger send attach
-""")
-PM2_OPTIONS = re.findall(r"\S+", """
+""",
+)
+PM2_OPTIONS = re.findall(
+    r"\S+",
+    """
     -i --instances -n --name --namespace --cwd --interpreter --interpreter-args --node-args --port
     --user --uid --gid --env --filter-env --instance-var --increment-var -o --output -e --error -l
     --log --time --log-date-format --log-type --merge-logs --disable-logs -p --pid --max-restarts
@@ -29,7 +34,8 @@ PM2_OPTIONS = re.findall(r"\S+", """
     --shutdown-with-message --no-treekill --watch --ignore-watch --watch-delay --no-vizion --no-pmx
     --update-env -f --force --only --parallel --no-daemon -s --silent --lines --raw --err --out
     --json --format --timestamp --nostream --highlight
-""")
+""",
+)
 
 
 def rows() -> Iterator[tuple[str, str, str]]:
