@@ -100,6 +100,10 @@ class Settings(LogSettings, ServerSettings):
         4096, Kind.INTEGER, "Connections the kernel holds while every worker is full.",
         minimum=1, maximum=65535,
     )  # fmt: skip
+    status_bind: str | None = setting(
+        None, Kind.TEXT, "A port of its own for /ready (200 while the app serves, else 503), /live "
+        "and /metrics.", metavar="HOST:PORT", optional=True,
+    )  # fmt: skip
 
     instances: str = setting(
         "max", Kind.COUNT, "How many workers: a number, max (the cores this process may use), "

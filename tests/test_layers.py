@@ -27,6 +27,7 @@ ONLY = {
     "rrdispatch._core._native": {"_core"},
     "cffi": {"_core"},
     "click": {"cli"},
+    "prometheus_client": {"control"},
     "psutil": {"cpus", "net", "cluster"},
     "uvicorn": {"serve"},
     "waitress": {"serve"},

@@ -18,6 +18,7 @@ COMMANDS = {
     "env": "Print the environment of an app's workers.",
     "id": "Print the ids of apps.",
     "kill": "Stop all apps.",
+    "metrics": "Print figures of apps for Prometheus.",
     "pid": "Print the process ids of workers.",
     "ping": "Ask whether apps answer: the exit code says it.",
     "reload": "Replace all workers by new ones, losing nobody.",

@@ -95,7 +95,7 @@ def serve(settings: Settings) -> int:
 
     from rrdispatch.cluster import output
     from rrdispatch.cluster.supervisor import Supervisor
-    from rrdispatch.control import heirs
+    from rrdispatch.control import heirs, status
     from rrdispatch.control.announce import Announcer, both
 
     output.unblock()
@@ -108,7 +108,8 @@ def serve(settings: Settings) -> int:
     on_event = both(Talk(settings, count).event, Announcer().event)
     if settings.heir:
         return heirs.run_first(settings, on_event)
-    return asyncio.run(Supervisor(settings, on_event=on_event).run())
+    listener = status.listen(settings)
+    return asyncio.run(status.run(Supervisor(settings, on_event=on_event), listener))
 
 
 @dataclass

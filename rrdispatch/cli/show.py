@@ -72,6 +72,8 @@ def _how(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if not found["primary_pid"]:
         return
     yield "listens on", ", ".join(found["listeners"]) or "nothing"
+    if found["status_address"]:
+        yield "status port", f"{found['status_address']}: /ready, /live, /metrics"
     yield "workers", f"{found['serving']} of {found['instances']}, {found['policy']}"
     if found["cores"]:
         yield "cores", found["cores"]["why"]

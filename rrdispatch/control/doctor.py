@@ -264,6 +264,8 @@ EXTRAS = {
     "watch": "needed for --watch",
     "cron": "needed for --cron-restart",
     "fast": "apps work without it, somewhat slower",
+    "monit": "needed for rrdispatch monit",
+    "yaml": "needed for ecosystem.yaml",
     "metrics": "needed for rrdispatch metrics and for /metrics",
 }
 

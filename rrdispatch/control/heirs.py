@@ -19,10 +19,12 @@ from rrdispatch.cluster.estate import Estate
 from rrdispatch.cluster.events import OnEvent
 from rrdispatch.cluster.inherit import Inherited, inherit
 from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.control import status
 from rrdispatch.control.app import App
 from rrdispatch.control.clients import Clients
 from rrdispatch.control.statedir import Place, claim, home
 from rrdispatch.errors import ConfigError, DispatcherError, Error
+from rrdispatch.net.listeners import ListeningSocket
 from rrdispatch.settings import Settings, from_values
 
 CONTROL = 3  # where a dispatcher gives an heir its control socket
@@ -66,10 +68,16 @@ def run_first(settings: Settings, on_event: OnEvent) -> int:
 
 def followed(settings: Settings, place: Place, on_event: OnEvent) -> Supervisor:
     """The first primary of a service; heirs follow it if the settings say so."""
+    place.status = status.listen(settings)
     if not settings.heir:
         return Supervisor(settings, on_event=on_event)
-    kept = {AppTag.CONTROL: [place.control.fileno()], AppTag.LOCK: [place.lock]}
+    kept = {AppTag.CONTROL: [place.control.fileno()], AppTag.LOCK: _locks(place)}
     return Supervisor(settings, on_event=on_event, estate=Estate(command(), kept))
+
+
+def _locks(place: Place) -> list[int]:
+    """The lock, and what else is open as long as it is held: the status port's listener."""
+    return [place.lock] if place.status is None else [place.lock, place.status.fileno()]
 
 
 def run_heir(inherited: Inherited, settings: Settings, on_event: OnEvent) -> int:
@@ -79,6 +87,9 @@ def run_heir(inherited: Inherited, settings: Settings, on_event: OnEvent) -> int
         raise DispatcherError("neither lock nor control socket was kept")
     place = Place(home() / (settings.name or "app"), lock[0], socket.socket(fileno=control[0]))
     place.control.setblocking(False)
+    if len(lock) > 1:
+        place.status = ListeningSocket(fileno=lock[1])
+        place.status.setblocking(False)
     kept = {AppTag.CONTROL: control, AppTag.LOCK: lock}
     estate = Estate(command(), kept, inherited.vault)
     supervisor = Supervisor(settings, on_event=on_event, estate=estate, inherited=inherited)
@@ -105,8 +116,10 @@ async def serve(
         await asyncio.sleep(0)  # the loop's turn: run() makes everything in one go
         clients = None if service.done() else Clients(app.place.control, supervisor, app)
         beside = asyncio.ensure_future(meanwhile()) if meanwhile and clients else None
+        listener = app.place.status if clients is not None else None
         try:
-            code = await service
+            async with status.served(listener, supervisor):
+                code = await service
         finally:
             if supervisor.operations.ran_out:
                 app.wants_end()  # nobody need start it again

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 from rrdispatch.cluster import output, report
 from rrdispatch.cluster.supervisor import Supervisor
+from rrdispatch.control import status
 from rrdispatch.control.protocol import MOST_REQUEST
 from rrdispatch.control.server import Connection
 from rrdispatch.errors import Error
@@ -27,6 +29,7 @@ class Primary:
         self._run: asyncio.Task[int] | None = None
         self._connection: Connection | None = None
         self._supervisor: Supervisor | None = None
+        self._beside = contextlib.AsyncExitStack()
 
     async def serve(self, control: socket.socket) -> int:
         """Until the service ended and the control connection is over."""
@@ -37,6 +40,7 @@ class Primary:
             assert self._supervisor is not None
             self._supervisor.stop()
             await asyncio.wait([self._run])
+        await self._beside.aclose()
         await self._connection.finish()
         error = self._run.exception() if self._run is not None else None
         if error is not None and not isinstance(error, Error):
@@ -59,6 +63,9 @@ class Primary:
         assert self._connection is not None
         try:
             settings = from_values(values)
+            listener = status.listen(settings)
+            if listener is not None:
+                self._beside.callback(listener.close)
             supervisor = Supervisor(settings, on_event=self._connection.tell)
             if told := report.fallback(settings):
                 supervisor.events.tell("warning", told[0], hint=told[1])
@@ -69,6 +76,7 @@ class Primary:
         await asyncio.sleep(0)  # the loop's turn: run() binds and makes everything in one go
         if self._run.done():
             self._run.result()
+        await self._beside.enter_async_context(status.served(listener, supervisor))
         return supervisor
 
 

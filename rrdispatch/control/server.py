@@ -14,7 +14,7 @@ from typing import Any
 from rrdispatch import __version__, cpus
 from rrdispatch.cluster import report
 from rrdispatch.cluster.supervisor import Supervisor
-from rrdispatch.control import protocol
+from rrdispatch.control import protocol, status
 from rrdispatch.control.app import App
 from rrdispatch.control.protocol import BadRequestError, Request
 from rrdispatch.errors import ConfigError, ControlError
@@ -170,7 +170,10 @@ class Connection:
 
     async def stats(self, _params: dict[str, Any]) -> dict[str, Any]:
         """And the version, since it may be an older one that answers than the one that asks."""
-        return {**await self.supervisor.fresh_stats(), "version": __version__}
+        listener = self._app.place.status if self._app is not None else None
+        where = None if listener is None else status.address(listener)
+        found = await self.supervisor.fresh_stats()
+        return {**found, "version": __version__, "status_address": where}
 
     async def stop(self, params: dict[str, Any]) -> None:
         """Answered at once; the end of the connection is the end of the service.

@@ -16,8 +16,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rrdispatch.errors import ConfigError, ControlError
+
+if TYPE_CHECKING:
+    from rrdispatch.net.listeners import ListeningSocket
 
 BACKLOG = 64
 ATTEMPTS = 100  # to lock a folder that others delete
@@ -53,6 +57,7 @@ class Place:
     folder: Path
     lock: int
     control: socket.socket
+    status: ListeningSocket | None = None
 
     def release(self) -> None:
         """At the end of the app: its socket's file goes while the lock is still held.
@@ -70,6 +75,8 @@ class Place:
     def close(self) -> None:
         """Our copies only."""
         self.control.close()
+        if self.status is not None:
+            self.status.close()
         if self.lock >= 0:
             os.close(self.lock)
             self.lock = -1
