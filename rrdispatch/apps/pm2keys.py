@@ -215,6 +215,9 @@ KEYS: Mapping[str, Put] = {
     "stop_exit_codes": _same("stop_exit_codes", _codes),
     "cron_restart": _same("cron_restart"),
     "watch": _watch,
+    "ignore_watch": _same(
+        "ignore_watch", lambda value: [value] if isinstance(value, str) else value
+    ),
     "out_file": _log("out_file"),
     "error_file": _log("error_file"),
     "log_file": _log("log_file"),

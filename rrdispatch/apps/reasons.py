@@ -25,7 +25,6 @@ REASONS: Mapping[str, str] = {
     "pid_file": "rrdispatch pid NAME prints the process ids",
     "shutdown_with_message": "a worker is asked by a signal: stop_signal, TERM if not said",
     "watch_delay": "changes are gathered until they pause",
-    "ignore_watch": "logs and what the service writes are never watched; watch names what is",
     "watch_options": "changes are learned from the kernel, there is nothing to set",
     "execute_command": "a command line is always run as one",
     "force": "say it where you start: rrdispatch start -f",

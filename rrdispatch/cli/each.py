@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
-from rrdispatch.cli.errors import tell
+from rrdispatch.cli.errors import tell, warn
 from rrdispatch.control import selectors
 from rrdispatch.control.selectors import Target
 from rrdispatch.errors import Error
@@ -26,6 +26,8 @@ def each(
     ``at_once``: nobody waits for another's drain.
     """
     targets = selectors.resolve(texts, slots=slots)
+    for spoilt in {target.definition.spoilt for target in targets} - {""}:
+        warn(spoilt)
     if at_once and len(targets) > 1:
         from concurrent.futures import ThreadPoolExecutor
 

@@ -13,6 +13,8 @@ from rrdispatch.errors import ConfigError
 from rrdispatch.options import nearest
 
 COMMANDS = {
+    "config": "Check a settings file: what it would start, or what is wrong.",
+    "init": "Write a commented settings file.",
     "cpus": "Show how many cores there are to use, and why that many.",
     "doctor": "Look at what there is to run on, and say what it means.",
     "env": "Print the environment of an app's workers.",
@@ -23,6 +25,7 @@ COMMANDS = {
     "ping": "Ask whether apps answer: the exit code says it.",
     "reload": "Replace all workers by new ones, losing nobody.",
     "reset": "Count the restarts of apps from 0 again.",
+    "save": "Keep the list of apps as it is now, for resurrect.",
     "resurrect": "Start all apps that should run and do not.",
     "restart": "Stop workers and start others in their place.",
     "scale": "Have more workers, or fewer.",
@@ -43,6 +46,7 @@ COMMANDS = {
 ALIASES = {
     "del": "delete", "ls": "list", "l": "list", "ps": "list", "status": "list", "describe": "show",
     "desc": "show", "info": "show", "sendSignal": "signal",
+    "dump": "save", "ecosystem": "init",
 }  # fmt: skip
 
 EPILOG = "Exit codes and what they mean: docs/exit-codes.md. Settings: docs/configuration.md."

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rrdispatch.control import statedir
+from rrdispatch.control import kept, statedir
 from rrdispatch.errors import ConfigError, ControlError
 
 FORMAT = 1
@@ -48,6 +47,7 @@ class Definition:
     error: dict[str, str] | None = None  # what ended it, if nobody asked for its end
     version: str = ""  # of rrdispatch that wrote this
     before: dict[str, Any] | None = None  # the app as it was, until this start has served
+    spoilt: str = ""  # its file could not be read, this is the one before; never saved
 
     @property
     def target(self) -> str:
@@ -62,17 +62,14 @@ def load(name: str, base: Path | None = None) -> Definition | None:
     """None if there is none; ControlError for one that cannot be used."""
     path = (statedir.home() if base is None else base) / name / FILE
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-            data = file.read(MOST + 1)
-    except (FileNotFoundError, NotADirectoryError):
+        found = kept.read(path, lambda told: _read(told, name))
+    except ControlError as error:
+        error.hint = error.hint or f"delete it: rrdispatch delete {name}"
+        raise
+    if found is None:
         return None
-    except OSError as error:
-        raise ControlError(f"{path}: {error.strerror}") from error
-    try:
-        return _read(json.loads(data), name)
-    except (ValueError, TypeError, RecursionError) as error:
-        hint = f"delete it: rrdispatch delete {name}"
-        raise ControlError(f"{path} is no app's definition: {error}", hint=hint) from None
+    found[0].spoilt = found[1]
+    return found[0]
 
 
 def _read(told: Any, name: str) -> Definition:
@@ -96,27 +93,23 @@ _KINDS: Mapping[str, Any] = {
     "id": int, "namespace": str, "typed": dict, "config": str | None, "section": str,
     "profile": str, "cwd": str, "environ": dict, "settings": dict, "wanted": str,
     "started": int | float, "ended": int | float, "error": dict | None, "version": str,
-    "before": dict | None,
+    "before": dict | None, "spoilt": str,
 }  # fmt: skip
 
 
 def save(definition: Definition, base: Path | None = None) -> None:
     """By whoever holds the app's lock: the whole file or, whatever happens, the one before."""
     folder = (statedir.home() if base is None else base) / definition.name
-    told = json.dumps({"format": FORMAT, **dataclasses.asdict(definition)}, indent=1)
-    temporary = folder / f".{FILE}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    told = {"format": FORMAT, **dataclasses.asdict(definition)}
+    del told["spoilt"]
     try:
-        with open(os.open(temporary, flags, 0o600), "w", encoding="ascii") as file:
-            file.write(told)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, folder / FILE)
+        kept.write(folder / FILE, told)
     except OSError as error:
         raise ControlError(
             f"the definition of {definition.name} cannot be saved: {error.strerror}",
             hint=f"make room for, or permit, {folder / FILE}",
         ) from error
+    definition.spoilt = ""
 
 
 def all_of(base: Path | None = None) -> list[Definition]:
@@ -134,7 +127,7 @@ def all_of(base: Path | None = None) -> list[Definition]:
 
 def give_id(definition: Definition, base: Path | None = None) -> None:
     """The next number, and saves; nobody else gets it."""
-    with _ids(statedir.home() if base is None else base):
+    with lock_ids(statedir.home() if base is None else base):
         taken = [other.id for other in all_of(base) if other.name != definition.name]
         if definition.id < 0 or definition.id in taken:
             definition.id = max(taken, default=-1) + 1
@@ -142,7 +135,8 @@ def give_id(definition: Definition, base: Path | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _ids(folder: Path) -> Iterator[None]:
+def lock_ids(folder: Path) -> Iterator[None]:
+    """What is of all apps is one process' at a time."""
     lock = os.open(folder / IDS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + WAIT
     try:

@@ -109,6 +109,8 @@ def test_what_a_key_comes_to(tmp_path: Path, keys: dict[str, Any], ours: dict[st
         ({"autorestart": False}, "autorestart"),
         ({"stop_exit_codes": [0]}, "stop_exit_codes"),
         ({"cron_restart": "0 3 * * *"}, "cron_restart"),
+        ({"ignore_watch": ["tmp"]}, "ignore_watch"),
+        ({"ignore_watch": "tmp"}, "ignore_watch"),
         ({"uid": "nobody"}, "user"),
         ({"gid": "nogroup"}, "group"),
     ],

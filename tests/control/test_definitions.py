@@ -56,7 +56,7 @@ def test_a_spoilt_one_is_told_and_stops_no_list(tmp_path: Path, text: str) -> No
     save(make(base, "web"), base)
     save(make(base, "good"), base)
     (base / "web" / FILE).write_text(text, encoding="latin-1")
-    with pytest.raises(ControlError, match=f"{FILE} is no app's definition") as caught:
+    with pytest.raises(ControlError, match=f"{FILE} is spoilt") as caught:
         load("web", base)
     assert caught.value.hint == "delete it: rrdispatch delete web"
     found = {definition.name: definition for definition in all_of(base)}
@@ -105,5 +105,5 @@ def test_a_held_lock_of_the_ids_is_no_endless_wait(
     base = tmp_path / "home"
     one = make(base, "web")
     monkeypatch.setattr(definitions, "WAIT", 0.05)
-    with definitions._ids(base), pytest.raises(ControlError, match="somebody holds the lock"):
+    with definitions.lock_ids(base), pytest.raises(ControlError, match="somebody holds the lock"):
         give_id(one, base)
