@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,12 +13,17 @@ from rrdispatch.cli.errors import guarded
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import nearest
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
     "config": "Check a settings file: what it would start, or what is wrong.",
     "init": "Write a commented settings file.",
+    "completion": "Print a script by which a shell completes commands and apps.",
     "cpus": "Show how many cores there are to use, and why that many.",
     "doctor": "Look at what there is to run on, and say what it means.",
     "env": "Print the environment of an app's workers.",
+    "help": "Show what there is, or what a command does and takes.",
     "id": "Print the ids of apps.",
     "kill": "Stop all apps.",
     "metrics": "Print figures of apps for Prometheus.",
@@ -34,7 +40,7 @@ COMMANDS = {
     "delete": "Stop apps and take them out of the list.",
     "flush": "Empty the log files of apps.",
     "jlist": "Print all apps as one JSON array.",
-    "monit": "Watch apps, workers and logs, live; reload, scale or stop by a key.",
+    "monit": "Watch apps, workers and logs, live; act on them by a key.",
     "list": "Show the apps: id, state, workers, CPU, memory, connections.",
     "logs": "Show what workers printed, and what they print from now on.",
     "run": "Serve an app in the foreground, one worker per core.",
@@ -58,15 +64,29 @@ class Commands(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
-    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         cmd_name = ALIASES.get(cmd_name, cmd_name)
+        if cmd_name not in COMMANDS and ctx.resilient_parsing:
+            return None  # a Tab is no place for errors
         if cmd_name not in COMMANDS:
             near = nearest(cmd_name, COMMANDS)
             hint = f"did you mean {near}?" if near else "try 'rrdispatch --help'"
             raise ConfigError(f"there is no command {cmd_name!r}", hint=hint)
         module = importlib.import_module(f"rrdispatch.cli.{cmd_name}")
         command: click.Command = module.command
+        if ctx.resilient_parsing:
+            from rrdispatch.cli.completion import prepare
+
+            return prepare(command, sorted(COMMANDS))
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """click would load every command for its help."""
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(name, help=COMMANDS[name]) for name in sorted(COMMANDS)]
+        found = [item for item in found if item.value.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
