@@ -57,6 +57,15 @@ def check_name(text: str) -> str:
     return text
 
 
+def check_account(text: str) -> str:
+    """Of a user or a group; whether there is one is known where the workers are started."""
+    if not text.strip() or text != text.strip() or ":" in text:
+        raise Wrong(f"{text!r} is no account", "a name, or a number; --user and --group apart")
+    if text.isdigit() and int(text) >= (1 << 32) - 1:
+        raise Wrong(f"{text} is no id", "0 to 4294967294")
+    return text
+
+
 def check_signal(text: str) -> str:
     name = text.strip().upper().removeprefix("SIG")
     known = {s.name.removeprefix("SIG") for s in signal.Signals} - {"KILL", "STOP", "CONT", "CHLD"}

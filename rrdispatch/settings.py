@@ -17,6 +17,7 @@ from typing import Any
 from rrdispatch import files
 from rrdispatch.checks import (
     MOST_WORKERS,
+    check_account,
     check_instances,
     check_name,
     check_signal,
@@ -110,6 +111,14 @@ class Settings(LogSettings, ServerSettings):
         "physical, or -K (K fewer than max).",
         begins="Workers", flags=("-i",), metavar="N|max|physical|-K",
         variables=("WEB_CONCURRENCY",), check=check_instances,
+    )  # fmt: skip
+    user: str | None = setting(
+        None, Kind.TEXT, "The workers run as this user, with its groups: a name or a number. Root "
+        "only.", optional=True, check=check_account,
+    )  # fmt: skip
+    group: str | None = setting(
+        None, Kind.TEXT, "The workers' group, instead of their user's. Root only.", optional=True,
+        check=check_account,
     )  # fmt: skip
     pin: bool = setting(
         False, Kind.SWITCH, "Each worker stays on a core of its own: physical cores first, then "

@@ -18,6 +18,8 @@ MILLISECONDS = {
     "restart_delay": "respawn_delay",
 }
 
+SAME = {"-n": "name", "--uid": "user", "--gid": "group"}
+
 
 def pm2_options(function: F) -> F:
     """Hidden options of a command."""
@@ -25,7 +27,9 @@ def pm2_options(function: F) -> F:
         function = click.option(
             f"--{name.replace('_', '-')}", f"pm2_{name}", metavar="MS", hidden=True
         )(function)
-    return click.option("-n", "pm2_name", hidden=True)(function)
+    for flag, ours in SAME.items():
+        function = click.option(flag, f"pm2_{ours}", hidden=True)(function)
+    return function
 
 
 def translated(typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def translated(typed: Mapping[str, Any]) -> dict[str, Any]:
         value = typed.get(f"pm2_{theirs}")
         if value is not None and given.get(ours) is None:
             given[ours] = f"{value}ms" if value.isdigit() else value
-    if typed.get("pm2_name") is not None and given.get("name") is None:
-        given["name"] = typed["pm2_name"]
+    for ours in SAME.values():
+        if typed.get(f"pm2_{ours}") is not None and given.get(ours) is None:
+            given[ours] = typed[f"pm2_{ours}"]
     return given

@@ -20,6 +20,7 @@ from rrdispatch._core.layout import MAX_LISTENERS, AppTag, ControlKind, Inherit,
 from rrdispatch.cluster.estate import FORMAT, HANDLE
 from rrdispatch.cluster.freeze import thaw
 from rrdispatch.cluster.handle import WorkerHandle, pid_of
+from rrdispatch.cluster.identity import Identity
 from rrdispatch.cluster.launch import Launches, Origin
 from rrdispatch.cluster.logs import LoggerFds
 from rrdispatch.cluster.vault import Vault, VaultError, read
@@ -201,7 +202,11 @@ def launches_of(settings: Settings, state: Mapping[str, Any]) -> Launches:
     """With what the generations that run were started."""
     origin = Origin(state["fixed"]["cwd"], state["fixed"]["environ"])
     known = {
-        int(number): {**told, "argv": tuple(told["argv"])}
+        int(number): {
+            **told,
+            "argv": tuple(told["argv"]),
+            "identity": Identity.of(told["identity"]),
+        }
         for number, told in state["launches"].items()
     }
     return Launches(settings, origin, known)

@@ -6,6 +6,7 @@ search for the interpreter; starts nothing.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 from rrdispatch import ledger, mutants
 from rrdispatch.cluster import program
+from rrdispatch.cluster.identity import Identity, identity
 from rrdispatch.errors import ConfigError
 from rrdispatch.settings import Settings, load_env_file
 
@@ -48,6 +50,7 @@ class Launch:
     cwd: str
     environment: Mapping[str, str]
     argv: tuple[str, ...] = ()  # of a program; () for an app
+    identity: Identity | None = None  # as whom, if not as ourselves
 
 
 class Launches:
@@ -78,6 +81,7 @@ class Launches:
             number: {
                 "python": one.python, "cwd": one.cwd, "environment": dict(one.environment),
                 "argv": one.argv,
+                "identity": None if one.identity is None else dataclasses.asdict(one.identity),
             }
             for number, one in self._known.items()
         }  # fmt: skip
@@ -99,12 +103,13 @@ def resolve(settings: Settings, origin: Origin) -> Launch:
     # Only the folder is resolved: following a virtualenv's python itself would lead out of it.
     folder, name = os.path.split(python)
     python = os.path.join(os.path.realpath(folder), name)
-    environment = _environment(settings, origin)
+    whom = identity(settings)
+    environment = _environment(settings, origin, whom)
     path = environment.get("PATH", os.defpath)
     words = program.argv(
         settings.target, settings.arguments, settings.interpreter, python, cwd, path
     )
-    return Launch(settings, python, cwd, environment, words)
+    return Launch(settings, python, cwd, environment, words, whom)
 
 
 def _interpreter(settings: Settings, origin: Origin, cwd: str) -> str:
@@ -122,7 +127,7 @@ def _interpreter(settings: Settings, origin: Origin, cwd: str) -> str:
     return sys.executable
 
 
-def _environment(settings: Settings, origin: Origin) -> dict[str, str]:
+def _environment(settings: Settings, origin: Origin, whom: Identity | None) -> dict[str, str]:
     """The primary's own, then env_file's, then env's; but not what the primary itself was told."""
     environment = {
         key: value
@@ -130,6 +135,7 @@ def _environment(settings: Settings, origin: Origin) -> dict[str, str]:
         if not key.startswith("RRDISPATCH_") or key in _PASSED_ON
     }
     environment.setdefault("PYTHONUNBUFFERED", "1")
+    environment.update(whom.variables() if whom is not None else {})
     if settings.env_file is not None:
         environment.update(load_env_file(Path(settings.env_file)))
     environment.update(settings.env)

@@ -6,6 +6,7 @@ nothing: who is spawned when is the plan's business.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import rrdispatch
 from rrdispatch import _core, mutants
 from rrdispatch._core.layout import SpawnRequest
-from rrdispatch.cluster import sdnotify, share
+from rrdispatch.cluster import identity, sdnotify, share
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
 from rrdispatch.cluster.program import preload
@@ -87,9 +88,48 @@ def spawn(launch: Launch, post: Post) -> WorkerHandle:
             cores=None if post.core is None else [post.core],
             own_pid=share.OWN_PID if post.shared else None,
         )
+        if launch.identity is not None:
+            request = _by_way_of_another(request, launch.identity, handle, post, its_ends)
         handle.pid, handle.pidfd = _core.spawn(request)
         on_error.pop_all()
     return handle
+
+
+def _by_way_of_another(
+    request: SpawnRequest,
+    whom: identity.Identity,
+    handle: WorkerHandle,
+    post: Post,
+    its_ends: ExitStack,
+) -> SpawnRequest:
+    """The same program, by a process that becomes that user first."""
+    for fd in (handle.stdout, handle.stderr):  # /dev/stdout is opened anew by its path
+        os.fchown(fd, whom.uid, whom.gid)
+    number = max(its for _, its in request.fds) + 1
+    told = identity.write_told(
+        {
+            "uid": whom.uid,
+            "gid": whom.gid,
+            "groups": list(whom.groups),
+            "name": whom.name,
+            "arguments": [request.program, *request.arguments[1:]],
+            "environment": request.environment,
+            "cwd": request.cwd,
+            "own_pid": request.own_pid,
+            "notify": Numbers(len(post.shared)).notify,
+        }
+    )
+    its_ends.callback(os.close, told)
+    arguments = identity.command(number)
+    return dataclasses.replace(
+        request,
+        program=arguments[0],
+        arguments=arguments,
+        environment=identity.environment(),
+        cwd="/",
+        fds=[*request.fds, (told, number)],
+        own_pid=None,
+    )
 
 
 def _descriptors(handle: WorkerHandle, post: Post, its_ends: ExitStack) -> list[tuple[int, int]]:

@@ -27,6 +27,7 @@ def test_other_names_are_the_same_command(alias: str) -> None:
         ({"pm2_restart_delay": "100"}, {"respawn_delay": "100ms"}),
         ({"pm2_kill_timeout": "3000", "drain_timeout": "1s"}, {"drain_timeout": "1s"}),
         ({"pm2_name": "web", "name": None}, {"name": "web"}),
+        ({"pm2_user": "www", "pm2_group": "7"}, {"user": "www", "group": "7"}),
         ({"pm2_kill_timeout": None, "pm2_name": None, "name": "x"}, {"name": "x"}),
     ],
 )
