@@ -1,6 +1,5 @@
 /* Owns accept: a connection is taken from a channel as the kernel takes it from a backlog. */
 #include <fcntl.h>
-#include <pthread.h>
 #include <string.h>
 
 #include "shim.h"
@@ -59,22 +58,15 @@ static int finish(int fd, const struct rr__taken *taken, struct sockaddr *peer, 
     return rr__fail(error);
 }
 
-static void woke(void *place)
-{
-    rr__woke(*(int *)place);
-}
-
 /* Waits, and takes nothing. A restart after a signal, EINTR, SO_RCVTIMEO and
- * cancellation are recv's, which are accept's: poll(2) would answer every signal with EINTR. */
+ * cancellation are recv's, which are accept's: poll(2) would answer every signal with EINTR. Nothing is
+ * to be undone on the way out: a program may leave by a jump from a handler, or be cancelled. */
 static int wait_for_one(int fd)
 {
     char byte;
-    int place = -1, result;
+    int place = rr__sleeps(fd), result = recv(fd, &byte, 1, MSG_PEEK) < 0 ? -1 : 0;
 
-    pthread_cleanup_push(woke, &place);
-    place = rr__sleeps(fd);
-    result = recv(fd, &byte, 1, MSG_PEEK) < 0 ? -1 : 0;
-    pthread_cleanup_pop(1);
+    rr__woke(place);
     return result;
 }
 

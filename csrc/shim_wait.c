@@ -214,7 +214,8 @@ int rr__shim_poll_chk(struct pollfd *items, nfds_t count, int timeout, size_t ro
     RR_WRAPS("__poll_chk");
 int rr__shim_ppoll_chk(struct pollfd *items, nfds_t count, const struct timespec *timeout,
                        const sigset_t *mask, size_t room) RR_WRAPS("__ppoll_chk");
-extern void rr__chk_fail(void) __asm__("__chk_fail") __attribute__((noreturn));
+/* Another C library, in whose program we are loaded, does not have it, and nobody there calls these. */
+extern void rr__chk_fail(void) __asm__("__chk_fail") __attribute__((noreturn, weak));
 
 int rr__shim_poll_chk(struct pollfd *items, nfds_t count, int timeout, size_t room)
 {

@@ -12,14 +12,25 @@ static uint64_t key_of(int fd)
     return (uint64_t)(unsigned)fd << 32 | (unsigned)rr__raw1(SYS_gettid, 0);
 }
 
+/* A place is left behind by a thread that was cancelled in accept, or jumped out of it: the first is
+ * found out in nudge(), the second when the thread comes again. */
 int rr__sleeps(int fd)
 {
+    uint64_t mine = key_of(fd);
+    int place = -1;
+
     for (int i = 0; rr__own && i < PLACES; i++) {
-        uint64_t none = 0;
-        if (!__atomic_load_n(&rr__own->sleepers[i], __ATOMIC_RELAXED) &&
-            __atomic_compare_exchange_n(&rr__own->sleepers[i], &none, key_of(fd), 0, __ATOMIC_ACQ_REL,
-                                        __ATOMIC_ACQUIRE))
+        uint64_t found = __atomic_load_n(&rr__own->sleepers[i], __ATOMIC_RELAXED);
+        if (found == mine)
             return i;
+        if (!found && place < 0)
+            place = i;
+    }
+    for (; place >= 0 && place < PLACES; place++) {
+        uint64_t none = 0;
+        if (__atomic_compare_exchange_n(&rr__own->sleepers[place], &none, mine, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED))
+            return place;
     }
     return -1;
 }
@@ -55,8 +66,11 @@ static int nudge(int fd, int number)
         uint64_t key = __atomic_load_n(&rr__own->sleepers[i], __ATOMIC_ACQUIRE);
         if (!key || (int)(key >> 32) != fd)
             continue;
-        rr__raw3(SYS_tgkill, rr__own->pid, key & 0xffffffff, number);
-        left++;
+        if (rr__raw3(SYS_tgkill, rr__own->pid, key & 0xffffffff, number) >= 0)
+            left++;
+        else /* there is no such thread any more */
+            __atomic_compare_exchange_n(&rr__own->sleepers[i], &key, 0, 0, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_RELAXED);
     }
     return left;
 }

@@ -17,6 +17,7 @@ from .primary import SHIM
 
 PROGRAMS = Path(__file__).parent / "programs"
 CC = shutil.which("cc")
+MUSL = shutil.which("musl-gcc")
 WARNINGS = ["-std=gnu11", "-O1", "-g", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror"]
 
 # Nothing in them listens on a TCP port that it chose: the primary hears nothing.
@@ -39,11 +40,11 @@ def scenarios() -> list[tuple[str, str]]:
     return found
 
 
-def compile_program(source: Path, target: Path, *options: str) -> Path:
+def compile_program(source: Path, target: Path, *options: str, compiler: str | None = CC) -> Path:
     """Raises with the compiler's words."""
-    assert CC is not None
+    assert compiler is not None
     subprocess.run(
-        [CC, *WARNINGS, "-o", str(target), str(source), *options, "-pthread"],
+        [compiler, *WARNINGS, "-o", str(target), str(source), *options, "-pthread"],
         check=True,
         stdin=subprocess.DEVNULL,
     )

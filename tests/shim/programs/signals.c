@@ -1,4 +1,5 @@
 /* accept and signals: when it is interrupted, when it goes on, and accept inside a handler. */
+#include <setjmp.h>
 #include <sys/time.h>
 
 #include "kit.h"
@@ -136,6 +137,55 @@ static void in_a_handler(void)
     wait_child("child", pid);
 }
 
+static sigjmp_buf before;
+
+static void jump(int number)
+{
+    (void)number;
+    siglongjmp(before, 1);
+}
+
+/* A handler that leaves accept by a jump, and a thread that is ended afterwards: nothing of accept may
+ * be left on the stack that is gone. */
+static void *jumped_out(void *unused)
+{
+    volatile int rounds = 0;
+    sigset_t set;
+
+    (void)unused;
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    while (rounds < 100) {
+        struct itimerval soon = {.it_value.tv_usec = 2000};
+        if (sigsetjmp(before, 1) == 0) {
+            setitimer(ITIMER_REAL, &soon, NULL);
+            show_fd("accept", accept(server, NULL, NULL));
+        }
+        rounds++;
+    }
+    printf("rounds %d\n", rounds);
+    volatile char over[4096];
+    for (size_t i = 0; i < sizeof over; i++)
+        over[i] = 0x5a;
+    pthread_exit(NULL);
+}
+
+static void left_by_a_jump(void)
+{
+    pthread_t thread;
+    sigset_t set;
+
+    server = looked_at(listener(0));
+    handle(SIGALRM, jump, 0);
+    sigemptyset(&set);
+    sigaddset(&set, SIGALRM);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    must("thread", pthread_create(&thread, NULL, jumped_out, NULL) == 0);
+    show("join", pthread_join(thread, NULL));
+    show("shutdown", shutdown(server, SHUT_RDWR));
+}
+
 /* Hundreds of signals while connections come: none of these is lost. */
 static void storm(void)
 {
@@ -176,6 +226,7 @@ int main(int argc, char **argv)
         {"with-timeout", with_timeout},
         {"stopped-and-continued", stopped_and_continued},
         {"in-a-handler", in_a_handler},
+        {"left-by-a-jump", left_by_a_jump},
         {"storm", storm},
         {NULL, NULL}};
 
