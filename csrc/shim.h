@@ -204,6 +204,8 @@ int rr__only_probes(int fd);
 /* A connection was taken in place of a probe: the next accept of `fd` gets it. */
 int rr__holds(int fd);
 int rr__take_held(int fd, int cloexec, struct rr__taken *taken);
+/* `first` to `last` are about to be closed: what is held for one of them, or is one of them. */
+void rr__drop_held(unsigned first, unsigned last);
 
 /* ---- shim_room.c ------------------------------------------------------------------------------------- */
 

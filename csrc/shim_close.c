@@ -16,10 +16,7 @@ void rr__leaving(unsigned first, unsigned last)
 {
     if (!rr__settings.on || first > last)
         return;
-    if (first == last && rr__holds((int)first)) {
-        struct rr__taken taken;
-        rr__raw1(SYS_close, rr__take_held((int)first, 1, &taken));
-    }
+    rr__drop_held(first, last);
     rr__count_closed(first, last);
     rr__forget_registrations(first, last);
 }

@@ -51,6 +51,24 @@ int rr__holds(int fd)
     return rr__own && __atomic_load_n(&rr__own->held.channel, __ATOMIC_ACQUIRE) == fd + 1;
 }
 
+/* Closed with its listener; or the program, which does not know of it, closes or covers its number.
+ * Not by a child between vfork and exec: what it closes is not the parent's. */
+void rr__drop_held(unsigned first, unsigned last)
+{
+    int channel = rr__own ? __atomic_load_n(&rr__own->held.channel, __ATOMIC_ACQUIRE) : 0;
+    struct rr__taken taken;
+
+    if (channel == 0)
+        return;
+    unsigned listener = (unsigned)channel - 1, fd = (unsigned)rr__own->held.fd;
+    int listens = listener >= first && listener <= last, itself = fd >= first && fd <= last;
+    if ((!listens && !itself) || !rr__own_is_ours())
+        return;
+    int got = rr__take_held((int)listener, 1, &taken);
+    if (got >= 0)
+        rr__raw1(SYS_close, got);
+}
+
 int rr__take_held(int fd, int cloexec, struct rr__taken *taken)
 {
     int channel = fd + 1;

@@ -85,3 +85,20 @@ def test_nothing_is_allocated(tmp_path: Path) -> None:
         assert "accept4: 0\n" in done.stdout
         assert done.stdout.endswith("allocations: 0\n"), done.stdout
         assert primary.requests
+
+
+def test_what_is_held_goes_with_its_listener_or_its_number(tmp_path: Path) -> None:
+    """Nobody else's number is given out as a connection, and a child's closing is its own."""
+    source = Path(__file__).parent / "trap" / "held.c"
+    program = compile_program(source, tmp_path / "held", *LINKED)
+    told = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == [
+        "a child's close: held 1, open 1",
+        "close: held 0, open 0",
+        "a child's close_range: held 1, open 1",
+        "close_range: held 0, open 0",
+        "a child's dup2: held 1, open 1",
+        "dup2: held 0, open 1",
+        "a child's others: held 1, open 1",
+        "others: held 1, open 1",
+    ]
