@@ -2,10 +2,54 @@
  * and a channel, unlike a listening socket, is always writable, which is not told. */
 #include <dlfcn.h>
 #include <string.h>
+#include <time.h>
 
 #include "shim.h"
 
 enum { SOME = 256, OUT = POLLOUT | POLLWRNORM | POLLWRBAND, IN = POLLIN | POLLRDNORM };
+
+/* ---- how long ---------------------------------------------------------------------------------------- */
+
+enum { SECOND = 1000000000 };
+
+/* A wait that is taken up again goes on for what is left of its time. */
+struct limit {
+    const struct timespec *given; /* NULL: for ever; read only once the kernel has read it */
+    struct timespec begun, left;
+};
+
+static void begin(struct limit *limit, const struct timespec *given)
+{
+    limit->given = given;
+    if (given)
+        clock_gettime(CLOCK_MONOTONIC, &limit->begun);
+}
+
+static int is_look(const struct limit *limit)
+{
+    return limit->given && !limit->given->tv_sec && !limit->given->tv_nsec;
+}
+
+static const struct timespec *left_of(struct limit *limit)
+{
+    struct timespec *left = &limit->left, now;
+
+    if (!limit->given)
+        return NULL;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    left->tv_sec = limit->given->tv_sec - (now.tv_sec - limit->begun.tv_sec);
+    left->tv_nsec = limit->given->tv_nsec - (now.tv_nsec - limit->begun.tv_nsec);
+    if (left->tv_nsec < 0) {
+        left->tv_nsec += SECOND;
+        left->tv_sec--;
+    } else if (left->tv_nsec >= SECOND) {
+        left->tv_nsec -= SECOND;
+        left->tv_sec++;
+    }
+    if (left->tv_sec < 0)
+        left->tv_sec = left->tv_nsec = 0;
+    return left;
+}
 
 /* ---- never writable ----------------------------------------------------------------------------------- */
 
@@ -52,13 +96,12 @@ static int again(struct pollfd *items, nfds_t count, const struct timespec *time
     return answered;
 }
 
-static int truly_ready(struct pollfd *items, nfds_t count, int answered, const struct timespec *timeout,
+static int truly_ready(struct pollfd *items, nfds_t count, int answered, struct limit *limit,
                        const sigset_t *mask)
 {
     answered = conceal(items, count, answered);
-    /* Mostly it was answered at once, and all of the time is left. */
-    while (answered == 0 && !(timeout && timeout->tv_sec == 0 && timeout->tv_nsec == 0)) {
-        answered = again(items, count, timeout, mask);
+    while (answered == 0 && !is_look(limit)) {
+        answered = again(items, count, left_of(limit), mask);
         if (answered <= 0)
             break;
         answered = conceal(items, count, answered);
@@ -118,24 +161,27 @@ static void put_back(struct sets *sets)
 int rr__shim_poll(struct pollfd *items, nfds_t count, int timeout)
 {
     struct timespec time = {.tv_sec = timeout / 1000, .tv_nsec = timeout % 1000 * 1000000L};
+    struct limit limit;
 
     if (!rr__settings.on)
         return rr__real()->poll(items, count, timeout);
     rr__look_at_items(items, count);
+    begin(&limit, timeout < 0 ? NULL : &time);
     int answered = rr__real()->poll(items, count, timeout);
-    if (answered <= 0)
-        return answered;
-    return truly_ready(items, count, answered, timeout < 0 ? NULL : &time, NULL);
+    return answered <= 0 ? answered : truly_ready(items, count, answered, &limit, NULL);
 }
 
 int rr__shim_ppoll(struct pollfd *items, nfds_t count, const struct timespec *timeout,
                    const sigset_t *mask)
 {
+    struct limit limit;
+
     if (!rr__settings.on)
         return rr__real()->ppoll(items, count, timeout, mask);
     rr__look_at_items(items, count);
+    begin(&limit, timeout);
     int answered = rr__real()->ppoll(items, count, timeout, mask);
-    return answered <= 0 ? answered : truly_ready(items, count, answered, timeout, mask);
+    return answered <= 0 ? answered : truly_ready(items, count, answered, &limit, mask);
 }
 
 int rr__shim_select(int count, fd_set *in, fd_set *out, fd_set *other, struct timeval *timeout)
@@ -160,18 +206,21 @@ int rr__shim_pselect(int count, fd_set *in, fd_set *out, fd_set *other,
                      const struct timespec *timeout, const sigset_t *mask)
 {
     struct sets sets;
+    struct limit limit;
 
     if (rr__settings.on)
         rr__look_at_set(in, count);
     int kept = keep(&sets, count, in, out, other);
+    begin(&limit, timeout);
     for (;;) {
         int answered = rr__real()->pselect(count, in, out, other, timeout, mask);
         if (!kept || answered <= 0)
             return answered;
         answered = without_probes(&sets, count, answered);
-        if (answered > 0 || (timeout && !timeout->tv_sec && !timeout->tv_nsec))
+        if (answered > 0 || is_look(&limit))
             return answered;
         put_back(&sets);
+        timeout = left_of(&limit);
     }
 }
 

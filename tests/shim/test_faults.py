@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -257,6 +258,51 @@ while True:
                     assert line(process) == "tick"
                 assert ask(port, b"x") == b"x"
             assert primary.count(Field.RECEIVED) == 3
+
+
+LIMITED = {
+    "select": "select.select([server], [], [], 0.5)",
+    "poll": "poll.poll(500)",
+    "pselect": "libc.pselect(server.fileno() + 1, bits, None, None, half, None)",
+    "ppoll": "libc.ppoll(item, 1, half, None)",
+}
+
+
+@pytest.mark.parametrize("way", LIMITED)
+def test_probes_make_no_wait_longer(tmp_path: Path, way: str) -> None:
+    """However many come, it ends when its time is over."""
+    body = f"""
+import ctypes, struct
+libc = ctypes.CDLL(None)
+server.bind(("127.0.0.1", port))
+server.listen()
+poll = select.poll()
+poll.register(server, select.POLLIN)
+half = struct.pack("qq", 0, 500_000_000)
+item = ctypes.create_string_buffer(struct.pack("ihh", server.fileno(), select.POLLIN, 0))
+bits = ctypes.create_string_buffer((1 << server.fileno()).to_bytes(128, "little"))
+poll.poll(0)
+told("waits")
+{LIMITED[way]}
+told("over")
+time.sleep(60)
+"""
+    with (
+        fake_primary(tmp_path) as primary,
+        running(body, free_port(), primary.preloaded) as process,
+    ):
+        assert line(process) == "waits"
+        primary.wait(lambda: bool(primary.asked(READY)))
+        (place,) = primary.places.values()
+        assert process.stdout is not None
+        for _ in range(400):  # each before the wait would be over
+            if select.select([process.stdout], [], [], 0.05)[0]:
+                break
+            if not unread(place.receiving):
+                primary.send_probe()
+        else:
+            pytest.fail("it waits for ever")
+        assert line(process) == "over"
 
 
 def test_probes_and_many_processes(tmp_path: Path) -> None:

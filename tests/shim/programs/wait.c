@@ -60,6 +60,40 @@ static void with_select(void)
     show("bad set", select(server + 1, (void *)16, NULL, NULL, &time));
 }
 
+/* Bad ones are refused by the kernel, whose limits are ours. */
+static void odd_times(void)
+{
+    static const struct timespec odd[] = {{-1, 0}, {0, -1}, {0, 1000000000}, {1, 5000000000}};
+    struct timespec longest = {.tv_sec = INT64_MAX, .tv_nsec = 999999999};
+    int server = listener(SOCK_NONBLOCK);
+    struct pollfd item = {.fd = server, .events = POLLIN | POLLOUT};
+    fd_set set;
+
+    FD_ZERO(&set);
+    FD_SET(server, &set);
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        show("ppoll", ppoll(&item, 1, &odd[i], NULL));
+        show("pselect", pselect(server + 1, &set, NULL, NULL, &odd[i], NULL));
+    }
+    for (int way = 0; way < 3; way++) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            nap(30);
+            client();
+            _exit(0);
+        }
+        FD_SET(server, &set);
+        if (way == 0)
+            show("ppoll", ppoll(&item, 1, &longest, NULL));
+        else if (way == 1)
+            show("poll", poll(&item, 1, INT32_MAX));
+        else
+            show("pselect", pselect(server + 1, &set, NULL, NULL, &longest, NULL));
+        wait_child("child", pid);
+        show_fd("accept", accept(server, NULL, NULL));
+    }
+}
+
 static void add(int set, int fd, uint32_t events)
 {
     struct epoll_event event = {.events = events, .data.u64 = 42};
@@ -246,6 +280,7 @@ int main(int argc, char **argv)
         {"poll", with_poll},
         {"poll-everything", poll_everything},
         {"select", with_select},
+        {"odd-times", odd_times},
         {"epoll-level", epoll_level},
         {"epoll-edge", epoll_edge},
         {"epoll-one-shot", epoll_one_shot},
