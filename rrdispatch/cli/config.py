@@ -46,7 +46,7 @@ def check(file: str | None, only: str | None, profile: str | None) -> int:
         if refused:
             return _told(refused)
         good = [result for result in results if isinstance(result, Settings)]
-        together.check(good)
+        together.check(good, os.getcwd())
         for settings in good:
             click.echo(how(settings))
     return 0
@@ -76,14 +76,16 @@ def wrong(file: AppsFile, app: App | None) -> Iterator[Error]:
 def _settings(found: Asked, app: App | None) -> Settings | Error:
     """What a start would find."""
     from rrdispatch.cli.run import gather
-    from rrdispatch.cluster.launch import Origin, resolve
 
     try:
         settings = gather(found.given, os.environ, found.config, *found.which(app))
-        resolve(settings, Origin(os.getcwd(), dict(os.environ)))
     except Error as error:
         if app is not None and app.name not in error.message:
             error.message = f"{app.name}: {error.message}"
+        return error
+    try:
+        together.find(settings, os.getcwd())
+    except Error as error:
         return error
     return settings
 

@@ -4,14 +4,15 @@ fails stops no other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import click
 
 from rrdispatch.cli.errors import tell, warn
-from rrdispatch.control import selectors
+from rrdispatch.control import definitions, selectors
 from rrdispatch.control.selectors import Target
-from rrdispatch.errors import Error
+from rrdispatch.errors import ConfigError, Error
 
 
 def each(
@@ -25,7 +26,7 @@ def each(
 
     ``at_once``: nobody waits for another's drain.
     """
-    targets = selectors.resolve(texts, slots=slots)
+    targets = selectors.resolve(_names(texts), slots=slots)
     for spoilt in {target.definition.spoilt for target in targets} - {""}:
         warn(spoilt)
     if at_once and len(targets) > 1:
@@ -34,6 +35,36 @@ def each(
         with ThreadPoolExecutor(min(32, len(targets))) as pool:
             return max(pool.map(lambda target: one(target, action), targets))
     return max([one(target, action) for target in targets], default=0)
+
+
+def _names(texts: Sequence[str]) -> list[str]:
+    """With the apps of a settings file in place of a FILE, as pm2 takes it."""
+    found: list[str] = []
+    for text in texts:
+        found += _of_file(text) if "." in text else [text]
+    return found
+
+
+def _of_file(text: str) -> list[str]:
+    """Those that the file names, and those that were started by it under another name."""
+    from rrdispatch import files
+
+    listed = definitions.all_of() if files.is_file(text) else []
+    if not listed or text in (app.name for app in listed):
+        return [text]
+    from rrdispatch import apps
+
+    file = apps.load(text)
+    named = list(file.apps) if file is not None else []
+    path = os.path.abspath(text)
+    there = [app.name for app in listed if app.name in named or app.config == path]
+    if not there:
+        raise ConfigError(f"no app of {text} is in the list", hint=f"rrdispatch start {text}")
+    for name in named:
+        if name not in there:
+            hint = f"rrdispatch start {text} --only {name}"
+            warn(f"{name} of {text} is not in the list", hint)
+    return there
 
 
 def one(target: Target, action: Callable[[Target], str]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rrdispatch.cli import table
+from rrdispatch.cli.errors import warn
 from rrdispatch.cli.table import Column, shown_bytes, shown_time
 from rrdispatch.control import rows, selectors
 
@@ -47,6 +48,8 @@ def collect(texts: Sequence[str]) -> list[dict[str, Any]]:
     apps = (
         [target.definition for target in selectors.resolve(texts)] if texts else selectors.known()
     )
+    for spoilt in {app.spoilt for app in apps} - {""}:
+        warn(spoilt)
     return rows.collect(apps)
 
 

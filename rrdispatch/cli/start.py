@@ -99,7 +99,7 @@ def planned(found: Asked, namespace: str | None) -> list[tuple[Definition, float
         raise ConfigError(f"{found.config}: no app of it starts by itself", hint="--only NAME")
     with found.there():
         made = [new(found, app, namespace) for app in chosen]
-    together.check([settings for _, settings in made])
+        together.check([settings for _, settings in made], found.folder or _cwd())
     return [(definition, longest(settings.values())) for definition, settings in made]
 
 

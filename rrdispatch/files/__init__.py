@@ -16,6 +16,7 @@ from rrdispatch.errors import ConfigError
 from rrdispatch.files.problem import Lines, Problem
 
 NAME = "rrdispatch.toml"
+MOST = 4 << 20  # bytes of any file: /dev/zero has no end
 _PYPROJECT = "pyproject.toml"
 JSON, YAML = (".json",), (".yaml", ".yml")
 PM2 = ("ecosystem.json", "ecosystem.yaml", "ecosystem.yml")
@@ -140,7 +141,11 @@ def load_env(path: Path) -> dict[str, str]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            data = file.read(MOST + 1)
+        if len(data) > MOST:
+            raise ConfigError(f"{path}: it is too long", hint=f"{MOST >> 20} MiB at most")
+        return data.decode("utf-8-sig")
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", hint="check the path and its permissions"

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rrdispatch import apps
 from rrdispatch.apps import AppsFile
 from rrdispatch.apps.pm2keys import KEYS
 from rrdispatch.apps.reasons import ALIASES, HARMLESS, REASONS
 from rrdispatch.errors import ConfigError
+from rrdispatch.files import ConfigFile
 from rrdispatch.settings import OPTIONS, Settings, from_sources
 
 # Every key of pm2 7's schema, and its other names.
@@ -193,6 +196,25 @@ def test_what_is_refused(tmp_path: Path, keys: dict[str, Any], message: str, hin
     assert hint in (caught.value.hint or "")
 
 
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(-10, 10**15), st.floats(allow_nan=False), st.text(),
+    st.lists(st.text() | st.integers() | st.none(), max_size=3),
+    st.dictionaries(st.text(), st.text() | st.integers() | st.lists(st.text()), max_size=3),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(sorted(THEIRS | {"env_x", "bogus"})), VALUES, max_size=6))
+def test_any_value_is_taken_or_refused_by_name(entry: dict[str, Any]) -> None:
+    file = ConfigFile(Path("/srv/ecosystem.json"), {"apps": [entry]})
+    try:
+        found = apps.of(file, "x" if "env_x" in entry else "")
+        for name in found.apps:
+            from_sources({}, {}, found.config(name))
+    except ConfigError as error:
+        assert "ecosystem.json" in error.message
+        assert error.hint
+
+
 def test_forms_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "process.json"
     for text in ('{"script": "w.js"}', '[{"script": "w.js"}]', '{"pm2": {"script": "w.js"}}'):
@@ -200,6 +222,9 @@ def test_forms_of_a_file(tmp_path: Path) -> None:
         found = apps.load(path)
         assert found is not None
         assert list(found.apps) == ["w"]
+    path.write_text(" " * (5 << 20))
+    with pytest.raises(ConfigError, match="too long"):
+        apps.load(path)
     for text in ("3", "[3]", '{"apps": []}', '{"apps": 3}', "{}", '{"apps": [], "x": 1}'):
         path.write_text(text)
         with pytest.raises(ConfigError, match="process.json"):

@@ -93,6 +93,7 @@ def test_a_target_of_ones_own_has_what_is_shared(plane: Plane, shop: Path) -> No
         ("", "", ("--only", "web,apo"), "there is no app 'apo'"),
         ("", "", ("--name", "x"), "--name: the apps of a file have names"),
         ('target = "shop:app"\nbind = "127.0.0.1:0"\nn', "n", (), "TARGET is missing"),
+        ("shop:app", "nope.py", ("--listen", "8"), "web: 'nope.py' is no app, no file"),
     ],
 )
 def test_all_are_checked_before_one_is_started(
@@ -100,7 +101,7 @@ def test_all_are_checked_before_one_is_started(
 ) -> None:
     shop.write_text(SHOP.replace(before, after))
     told = plane.type("start", *arguments)
-    assert told.code == 2, told
+    assert told.code == (4 if "nope" in message else 2), told
     assert message in told.err
     assert (plane.rows(), plane.living()) == ([], [])
 
@@ -112,6 +113,22 @@ def test_one_that_fails_stops_no_other(plane: Plane, shop: Path) -> None:
     assert told.code == 4, told
     assert "error: web: broken:app can't be imported" in told.err
     assert names(plane) == ["api"]
+
+
+def test_a_file_means_its_apps(plane: Plane, shop: Path, tmp_path: Path) -> None:
+    told = plane.type("stop", str(shop))
+    assert told.code == 2, told
+    plane.ok("start", "--only", "api")
+    told = plane.type("reload", str(shop), "--probation", "0", cwd=tmp_path)
+    assert (told.code, told.out[:13]) == (0, "api: reloaded"), told
+    assert "web of " in told.err
+    assert f"hint: rrdispatch start {shop} --only web" in told.err
+    plane.ok("start", "web")
+    stopped = plane.ok("stop", "rrdispatch.toml")  # at once: in any order
+    assert sorted(stopped.splitlines()) == ["api: stopped", "web: stopped"]
+    shop.write_text("[apps.other]\n")
+    assert len(plane.ok("delete", "rrdispatch.toml").splitlines()) == 2
+    assert plane.rows() == []
 
 
 def test_the_file_is_read_again(plane: Plane, shop: Path) -> None:

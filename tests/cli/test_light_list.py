@@ -13,9 +13,9 @@ from tests.test_light_imports import cli, loaded
 ALLOWED = {
     "rrdispatch", "rrdispatch.checks", "rrdispatch.cli", "rrdispatch.cli.errors",
     "rrdispatch.cli.group", "rrdispatch.cli.list", "rrdispatch.cli.table", "rrdispatch.control",
-    "rrdispatch.control.ask", "rrdispatch.control.definitions", "rrdispatch.control.protocol",
-    "rrdispatch.control.rows", "rrdispatch.control.selectors", "rrdispatch.control.statedir",
-    "rrdispatch.errors", "rrdispatch.options",
+    "rrdispatch.control.ask", "rrdispatch.control.definitions", "rrdispatch.control.kept",
+    "rrdispatch.control.protocol", "rrdispatch.control.rows", "rrdispatch.control.selectors",
+    "rrdispatch.control.statedir", "rrdispatch.errors", "rrdispatch.options",
 }  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from hypothesis import strategies as st
 from rrdispatch.control import definitions, kept, saved
 from rrdispatch.control.definitions import RUN, Definition
 from rrdispatch.errors import ControlError
+
+ROOT = Path(__file__).parents[2]
 
 
 def read(path: Path) -> tuple[Any, str] | None:
@@ -79,6 +83,34 @@ def test_what_fails_changes_nothing(
         with pytest.raises(OSError, match="No space"):
             kept.write(path, {"n": 2})
     assert read(path) == ({"n": 1}, "")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from rrdispatch.control import kept
+for number in range(10**9):
+    kept.write(Path(sys.argv[1]), {"n": number, "much": "x" * 5000, "last": number})
+    print(number, flush=True)
+"""
+
+
+def test_killed_while_it_is_written(tmp_path: Path) -> None:
+    path, last = tmp_path / "file", -1
+    for _ in range(10):
+        command = [sys.executable, "-c", WRITER, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+            assert writer.stdout is not None
+            for _line in range(30):
+                last = int(writer.stdout.readline())
+            writer.kill()
+        for each in (path, kept.previous(path)):
+            told = json.loads(each.read_bytes())
+            assert told["n"] == told["last"]
+        found = read(path)
+        assert found is not None
+        assert found[0]["n"] >= last
+        assert found[1] == ""
 
 
 def test_without_hard_links_there_is_none_before(
