@@ -42,7 +42,7 @@ class Progress:
 
     def event(self, event: Mapping[str, Any]) -> None:
         kind = event.get("event")
-        if kind == "warning":
+        if kind in ("warning", "unseen"):
             hint = f"\nhint: {event['hint']}" if event.get("hint") else ""
             self._say(f"warning: {event.get('message', '')}{hint}")
         elif kind in ("spawn-failed", "errored") and event.get("message"):

@@ -126,7 +126,7 @@ class Talk:
             self._listening(event.get("listeners", ()))
         elif kind == "ready":
             say(f"{self.settings.name}: ready after {time.monotonic() - self.began:.1f} s")
-        elif kind == "warning":
+        elif kind in ("warning", "unseen"):
             warn(str(event.get("message", "")), str(event.get("hint") or ""))
         elif event.get("message"):
             if trace := str(event.get("traceback") or "").rstrip():

@@ -12,6 +12,7 @@ from rrdispatch.cluster import cron, watching
 from rrdispatch.cluster.engine import Engine
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.memwatch import MemoryWatch
+from rrdispatch.cluster.unseen import Unseen
 from rrdispatch.cluster.world import ProcessWorld
 from rrdispatch.settings import Settings
 
@@ -49,6 +50,9 @@ class Beside:
         if settings.max_memory_restart:
             self._memory = MemoryWatch(settings.max_memory_restart, asks.world.workers, asks.engine)
 
+        self._unseen: Unseen | None = None
+        if settings.is_preloaded and not settings.wait_ready:
+            self._unseen = Unseen(settings.take, asks.world.workers, asks.engine)
         self._asks = asks
         self._cron: cron.Cron | None = None
         if settings.cron_restart is not None:
@@ -69,6 +73,6 @@ class Beside:
         return self._watching is not None and self._watching.reap_if_ours(pid)
 
     def close(self) -> None:
-        for each in (self._watching, self._memory, self._cron):
+        for each in (self._watching, self._memory, self._cron, self._unseen):
             if each is not None:
                 each.close()

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 LISTEN = 10
 LISTENING = f"{LISTEN:02X}"
+ACCEPTS = 1 << 16
 ANY: dict[int, str] = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}  # noqa: S104 (compared, not bound)
 # <linux/inet_diag.h>, <linux/sock_diag.h>
 SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP, DONE, ERROR = 4, 20, 0x301, 3, 2
@@ -22,7 +23,9 @@ DIAG_INODE, DIAG_SIZE, DIAG_SIX_ONLY = 68, 72, 11
 
 def somebody_listens(family: int, host: str, port: int, six_only: bool = False) -> bool:
     """A listener is there on an address that overlaps with this one."""
-    for other, theirs, inode in _listeners(port):
+    for other, theirs, its_port, inode in _listeners():
+        if its_port != port:
+            continue
         if other == family:
             overlaps = theirs == host or ANY[other] in (host, theirs)
         elif family == socket.AF_INET6:
@@ -34,18 +37,39 @@ def somebody_listens(family: int, host: str, port: int, six_only: bool = False) 
     return False
 
 
-def _listeners(port: int) -> Iterator[tuple[int, str, int]]:
-    """(family, host, inode) of those on a port."""
+def listening_on(inodes: Collection[int]) -> list[str]:
+    """The addresses of those of these sockets that listen: TCP and unix."""
+    found = []
+    for family, host, port, inode in _listeners():
+        if inode in inodes:
+            found.append(f"[{host}]:{port}" if family == socket.AF_INET6 else f"{host}:{port}")
+    return sorted(found) + sorted(_unix_listeners(inodes))
+
+
+def _unix_listeners(inodes: Collection[int]) -> Iterator[str]:
+    """proc(5), net/unix: the fourth field has __SO_ACCEPTCON, the seventh is the inode."""
+    for row in _rows("unix"):
+        fields = row.split(maxsplit=7)
+        if int(fields[3], 16) & ACCEPTS and int(fields[6]) in inodes:
+            yield f"unix:{fields[7]}" if len(fields) > 7 else "unix:"
+
+
+def _rows(name: str) -> list[str]:
+    try:
+        text = Path(f"/proc/self/net/{name}").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return text.splitlines()[1:]
+
+
+def _listeners() -> Iterator[tuple[int, str, int, int]]:
+    """(family, host, port, inode) of those of TCP."""
     for name, family in (("tcp", socket.AF_INET), ("tcp6", socket.AF_INET6)):
-        try:
-            rows = Path(f"/proc/self/net/{name}").read_text(encoding="ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for row in rows:
+        for row in _rows(name):
             fields = row.split()
             address, _, digits = fields[1].partition(":")
-            if fields[3] == LISTENING and int(digits, 16) == port:
-                yield family, _host(address, family), int(fields[9])
+            if fields[3] == LISTENING:
+                yield family, _host(address, family), int(digits, 16), int(fields[9])
 
 
 def _host(digits: str, family: int) -> str:
