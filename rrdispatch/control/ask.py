@@ -24,6 +24,27 @@ class GoneError(ControlError):
     """It ended before it answered."""
 
 
+class SkewError(ControlError):
+    """The primary is of another version: it does not know, or does not tell, what we ask for."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(
+            f"the primary of {name} is of another version: {what}",
+            hint=f"rrdispatch stop {name}, then start it again",
+        )
+
+
+class Told(dict[str, Any]):
+    """An object in an answer; for what is missing in it there is one explanation."""
+
+    def __init__(self, name: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._name = name
+
+    def __missing__(self, key: str) -> Any:
+        raise SkewError(self._name, f"it does not tell {key!r}")
+
+
 class Line:
     """A connection to one primary: requests out, answers and events in."""
 
@@ -68,11 +89,7 @@ class Line:
         answer = self.answers.pop(number)
         if "error" in answer:
             if answer["error"].get("code") == protocol.NO_METHOD:
-                what = answer["error"]["message"]
-                raise ControlError(
-                    f"the primary of {self.name} is of another version: {what}",
-                    hint=f"rrdispatch stop {self.name}, then start it again",
-                )
+                raise SkewError(self.name, answer["error"]["message"])
             raise protocol.exception(answer["error"])
         return answer.get("result")
 
@@ -101,7 +118,7 @@ class Line:
         self.ended = not piece
         self._data += piece
         while (end := self._data.find(b"\n")) >= 0:
-            message = protocol.parse_answer(bytes(self._data[:end]))
+            message = protocol.parse_answer(bytes(self._data[:end]), self._told)
             del self._data[: end + 1]
             if message.get("method") == "event":
                 if self._on_event is not None:
@@ -110,6 +127,9 @@ class Line:
                 self.answers[message.get("id") or 0] = message
         if len(self._data) > protocol.MOST_ANSWER:
             raise ProtocolError(f"an answer of {self.name} is too long")
+
+    def _told(self, values: dict[str, Any]) -> Told:
+        return Told(self.name, values)
 
     def _gone(self) -> GoneError:
         return GoneError(f"the primary of {self.name} ended before it answered")

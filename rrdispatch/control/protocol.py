@@ -7,7 +7,7 @@ other side raises the same one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -127,14 +127,17 @@ def parse_request(data: bytes) -> Request:
     return Request(method, params, number)
 
 
-def parse_answer(data: bytes) -> dict[str, Any]:
+Hook = Callable[[dict[str, Any]], Any]  # what is made of each object
+
+
+def parse_answer(data: bytes, hook: Hook | None = None) -> dict[str, Any]:
     """One line from a primary: an answer or a notification."""
-    return _object(data)
+    return _object(data, hook)
 
 
-def _object(data: bytes) -> dict[str, Any]:
+def _object(data: bytes, hook: Hook | None = None) -> dict[str, Any]:
     try:
-        message = json.loads(data)
+        message = json.loads(data, object_hook=hook)
     except (ValueError, RecursionError):
         raise BadRequestError(PARSE_ERROR, "not JSON") from None
     if not isinstance(message, dict):

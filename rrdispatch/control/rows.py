@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rrdispatch.control.ask import ask_all
+from rrdispatch.control.ask import SkewError, ask_all
 from rrdispatch.control.definitions import RUN, Definition
 from rrdispatch.control.statedir import NotRunningError
 
@@ -25,11 +25,26 @@ def collect(apps: Sequence[Definition], *, rates: bool = True) -> list[dict[str,
     names = [app.name for app in apps]
     told = ask_all(names, "stats", ANSWER)
     alive = [name for name in names if isinstance(told[name], dict)]
-    first = {name: look(told[name]) for name in alive}
+    first = {name: _looked(told[name]) for name in alive}
     if alive and rates:
         time.sleep(WINDOW)
         told = {**told, **ask_all(alive, "stats", ANSWER)}
-    return [row(app, told[app.name], first.get(app.name) if rates else None) for app in apps]
+    return [_shown(app, told[app.name], first.get(app.name) if rates else None) for app in apps]
+
+
+def _looked(stats: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        return look(stats)
+    except SkewError:
+        return None
+
+
+def _shown(app: Definition, told: Any, before: Mapping[str, Any] | None) -> dict[str, Any]:
+    """One of another version hides no other app."""
+    try:
+        return row(app, told, before)
+    except SkewError as error:
+        return row(app, error)
 
 
 def row(app: Definition, told: Any, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -78,7 +93,7 @@ def status(app: Definition, told: Any) -> str:
     if isinstance(told, dict):
         return _of_stats(told)
     if not isinstance(told, NotRunningError):
-        return "not answering"
+        return "other version" if isinstance(told, SkewError) else "not answering"
     if app.error:
         return "errored"
     return "killed" if app.wanted == RUN and not app.ended else "stopped"
