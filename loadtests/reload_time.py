@@ -119,6 +119,8 @@ def measure(contender: Contender) -> None:
                 seen.setdefault(pid, now)
             if not returned and command.poll() is not None:
                 returned = now
+                if command.returncode:
+                    raise SystemExit(f"{contender.name}: exit code {command.returncode}")
             if now - began > LIMIT:
                 raise SystemExit(f"{contender.name}: no new generation within {LIMIT:g} s")
     contender.took.append(max(last_old, *seen.values()) - began)
