@@ -9,9 +9,11 @@ import click
 from rrdispatch.cli.each import each
 from rrdispatch.cli.progress import Progress
 from rrdispatch.control import changing, ending
+from rrdispatch.control.ask import ask
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.selectors import Target
 from rrdispatch.control.statedir import NotRunningError
+from rrdispatch.errors import ControlError
 
 AT_ONCE = {"stop_first": True, "park": False, "probation": 0.0}
 
@@ -53,9 +55,23 @@ def _anew(app: Definition, update_env: bool) -> str:
     from rrdispatch.cli.start import again, longest, start
 
     definition = again(app, {}, update_env)
+    _check_service(app)
     ran = ending.stop(app)
     start(definition, longest(definition.settings))
     return "restarted" if ran else "started"
+
+
+def _check_service(app: Definition) -> None:
+    """A primary that systemd started would be followed by one that it knows nothing of."""
+    try:
+        unit = ask(app.name, "stats").get("service_manager")
+    except ControlError:
+        return  # it does not run, or cannot say
+    if unit:
+        raise ControlError(
+            f"{app.name} is a service of systemd, which has to start it with what has changed",
+            hint=f"systemctl restart rrdispatch-{app.name}.service",
+        )
 
 
 def changes(app: Definition) -> list[str]:

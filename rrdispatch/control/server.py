@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -173,7 +174,8 @@ class Connection:
         listener = self._app.place.status if self._app is not None else None
         where = None if listener is None else status.address(listener)
         found = await self.supervisor.fresh_stats()
-        return {**found, "version": __version__, "status_address": where}
+        more = {"version": __version__, "status_address": where}
+        return {**found, **more, "service_manager": "NOTIFY_SOCKET" in os.environ}
 
     async def stop(self, params: dict[str, Any]) -> None:
         """Answered at once; the end of the connection is the end of the service.

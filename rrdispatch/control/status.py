@@ -13,10 +13,12 @@ import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rrdispatch.cluster import report
 from rrdispatch.cluster.door import AGAIN_AFTER, SHORT
+from rrdispatch.cluster.events import complain
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.errors import ConfigError, MissingExtraError
 from rrdispatch.net.addresses import InetAddress, parse
@@ -89,7 +91,12 @@ class Pages:
             return Answer(404, "\n".join([*self.paths, ""]).encode()).data()
         if method not in ("GET", "HEAD"):
             return Answer(405, b"GET or HEAD\n").data()
-        return (await page()).data(with_body=method == "GET")
+        try:
+            found = await page()
+        except Exception:
+            complain()
+            found = Answer(500, b"it is told in the primary's own log\n")
+        return found.data(with_body=method == "GET")
 
     async def _ready(self) -> Answer:
         """A worker serves, and nobody asked for the end: not the dispatcher's figures, which a
@@ -137,7 +144,8 @@ class StatusServer:
         self._listener = listener
         self._pages = Pages(supervisor)
         self._loop = asyncio.get_running_loop()
-        self._clients: dict[asyncio.Task[None], None] = {}  # the first has been here longest
+        # The first has been here longest.
+        self._clients: dict[asyncio.Task[None], socket.socket] = {}
         self._again: asyncio.TimerHandle | None = None
         self._watch()
 
@@ -158,10 +166,16 @@ class StatusServer:
         if len(self._clients) >= MOST_CLIENTS:
             oldest = next(iter(self._clients))
             del self._clients[oldest]
-            oldest.cancel()
+            oldest.cancel()  # it may not even have begun
         task = self._loop.create_task(self._serve(client))
-        self._clients[task] = None
-        task.add_done_callback(lambda task: self._clients.pop(task, None))
+        self._clients[task] = client
+        task.add_done_callback(partial(self._gone, client))
+
+    def _gone(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+        self._clients.pop(task, None)
+        client.close()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
 
     async def _serve(self, client: socket.socket) -> None:
         client.setblocking(False)

@@ -137,7 +137,7 @@ class ServiceManager:
     def __init__(self, path: Path) -> None:
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._sock.bind(str(path))
-        self._sock.settimeout(60)
+        self._sock.settimeout(100)
         self.path = str(path)
         self.main_pid = 0
 
@@ -181,6 +181,9 @@ def test_what_it_starts_is_the_app_and_says_how_it_goes(
         plane.ok(*reload[-2:])
         assert "MONOTONIC_USEC" in manager.hear("RELOADING=1")
         manager.hear("READY=1")
+        told = plane.type("restart", "web", "--update-env")
+        assert told.code == 8
+        assert "hint: systemctl restart rrdispatch-web.service" in told.err
         os.kill(run.pid, signal.SIGKILL)
         manager.hear("MAINPID")
         wait_until(lambda: plane.row()["primary_pid"] == manager.main_pid, 60.0)
