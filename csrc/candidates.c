@@ -1,5 +1,7 @@
 /* Owns what the policy sees of each worker: from its scoreboard, which it may fill with anything, and
  * from the kernel's count of its queue, which is exact. Changes no queue. */
+#include <sys/socket.h>
+
 #include "dispatcher.h"
 
 #define INFLIGHT_MAX (1u << 20)
@@ -63,6 +65,7 @@ static void refresh_one(struct rr__dispatcher *d, struct rr__worker *worker,
     one->pending = (uint32_t)pending + (uint32_t)worker->outbox.count;
     one->inflight = inflight < INFLIGHT_MAX ? (uint32_t)inflight : INFLIGHT_MAX;
     one->capacity = worker->capacity;
+    one->slot = (uint16_t)worker->slot;
     one->eligible = !worker->stalled && one->pending < d->settings.queue_limit &&
                     d->now >= worker->pause_ns;
     if (worker->handled != handled) {
@@ -138,7 +141,8 @@ static int turn_of(const struct rr__dispatcher *d, const struct rr__listener *li
     return 0;
 }
 
-static int pick_among(const struct rr__dispatcher *d, int policy, int listener, int turn)
+static int pick_among(const struct rr__dispatcher *d, int policy, int listener, int turn,
+                      uint64_t source)
 {
     struct rr_candidate some[RR_MAX_WORKERS];
     int index[RR_MAX_WORKERS], count = 0, first = 0;
@@ -155,15 +159,18 @@ static int pick_among(const struct rr__dispatcher *d, int policy, int listener, 
         index[count] = i;
         some[count++] = *one;
     }
-    int picked = rr_pick(policy, some, count, first, fewest == UINT64_MAX ? 0 : (uint32_t)fewest,
-                         d->settings.band);
+    if (fewest == UINT64_MAX)
+        fewest = 0;
+    int picked = source
+                     ? rr_pick_source(some, count, source)
+                     : rr_pick(policy, some, count, first, (uint32_t)fewest, d->settings.band);
     return picked < 0 ? -1 : index[picked];
 }
 
 int rr__next(const struct rr__dispatcher *d, int listener)
 {
     if (rr__partial(d, listener))
-        return pick_among(d, d->settings.policy, listener, turn_of(d, &d->listeners[listener]));
+        return pick_among(d, d->settings.policy, listener, turn_of(d, &d->listeners[listener]), 0);
     return rr_pick(d->settings.policy, d->candidates, d->slots.ready_count, d->slots.turn, d->fewest,
                    d->settings.band);
 }
@@ -174,9 +181,34 @@ int rr__next_for_moved(const struct rr__dispatcher *d, int listener)
     if (d->settings.policy != RR_STRICT)
         return rr__next(d, listener);
     if (rr__partial(d, listener))
-        return pick_among(d, RR_ROUND_ROBIN, listener, d->move_turn);
+        return pick_among(d, RR_ROUND_ROBIN, listener, d->move_turn, 0);
     return rr_pick(RR_ROUND_ROBIN, d->candidates, d->slots.ready_count, d->move_turn, d->fewest,
                    d->settings.band);
+}
+
+/* Of the first connection in the hand; the others of a message that was taken back know it themselves. */
+static uint64_t source_of(const struct rr__hand *hand)
+{
+    struct sockaddr_storage peer;
+    socklen_t length = sizeof peer;
+
+    if (hand->message.peer_length > 0)
+        return rr_source(hand->message.peer, hand->message.peer_length);
+    if (getpeername(hand->fds[0], (struct sockaddr *)&peer, &length) < 0)
+        return 0;
+    return rr_source((const uint8_t *)&peer, length < sizeof peer ? length : sizeof peer);
+}
+
+/* With `source-hash` the client's address says who; where there is none it is as with `round-robin`. */
+int rr__next_of(const struct rr__dispatcher *d, const struct rr__hand *hand, int moved)
+{
+    uint64_t source = d->settings.policy == RR_SOURCE_HASH ? source_of(hand) : 0;
+
+    if (!source)
+        return moved ? rr__next_for_moved(d, hand->listener) : rr__next(d, hand->listener);
+    if (rr__partial(d, hand->listener))
+        return pick_among(d, RR_SOURCE_HASH, hand->listener, 0, source);
+    return rr_pick_source(d->candidates, d->slots.ready_count, source);
 }
 
 int rr__room_for(const struct rr__dispatcher *d, int listener)

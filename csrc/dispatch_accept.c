@@ -268,7 +268,8 @@ static int accept_some(struct rr__dispatcher *d, struct rr__listener *listener, 
             break;
         }
         /* Of a message's connections only the first one's peer is told: the others need not ask. */
-        int first = d->slots.ready[index]->outbox.count == 0;
+        int sticky = d->settings.policy == RR_SOURCE_HASH;
+        int first = sticky || d->slots.ready[index]->outbox.count == 0;
         socklen_t length = first ? RR_PEER_SIZE : 0;
         int fd = d->system->accept(listener->fd,
                                    first ? (struct sockaddr *)d->hand.message.peer : NULL,
@@ -280,6 +281,7 @@ static int accept_some(struct rr__dispatcher *d, struct rr__listener *listener, 
             continue;
         }
         note_accepted(d, listener, fd, length);
+        index = sticky ? rr__next_of(d, &d->hand, 0) : index;
         if (rr__give(d, index, &d->hand) < 0 && rr__place(d, &d->hand, 0) > 0) {
             wait_for_room(d, listener);
             break;

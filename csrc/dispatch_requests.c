@@ -22,7 +22,7 @@ static int on_settings(struct rr__dispatcher *d, const struct call *call)
     const uint64_t *value = call->request->value;
     struct rr__settings *settings = &d->settings;
 
-    if (value[0] > RR_LEAST_CONNECTIONS || value[1] < 1 || value[1] > RR_QUEUE_LIMIT_MAX ||
+    if (value[0] > RR_SOURCE_HASH || value[1] < 1 || value[1] > RR_QUEUE_LIMIT_MAX ||
         value[2] < 1 || value[3] > UINT32_MAX || value[5] > ROUND_MOST)
         return -EINVAL;
     settings->policy = (int)value[0];

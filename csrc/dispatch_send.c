@@ -172,7 +172,7 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
     int apart = moved && d->settings.policy == RR_STRICT;
 
     while (hand->count > 0) {
-        int index = moved ? rr__next_for_moved(d, hand->listener) : rr__next(d, hand->listener);
+        int index = rr__next_of(d, hand, moved);
         if (index < 0)
             break;
         struct rr__worker *worker = d->slots.ready[index];

@@ -256,6 +256,7 @@ void rr__refresh(struct rr__dispatcher *d);
 void rr__pass_over(struct rr__dispatcher *d, int ready_index);
 int rr__settle(struct rr__worker *worker);
 int rr__next(const struct rr__dispatcher *d, int listener);
+int rr__next_of(const struct rr__dispatcher *d, const struct rr__hand *hand, int moved);
 int rr__next_for_moved(const struct rr__dispatcher *d, int listener);
 /* How many can take a connection of this listener. */
 int rr__room_for(const struct rr__dispatcher *d, int listener);

@@ -1,5 +1,8 @@
 /* Owns whose turn it is: pure functions of the candidates. Reads no clock, calls nothing. */
+#include <netinet/in.h>
 #include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
 
 #include "rrdispatch.h"
 
@@ -90,4 +93,62 @@ int rr_pick(int policy, const struct rr_candidate *candidates, int count, int tu
     default:
         return pick_round_robin(candidates, count, turn, (uint64_t)fewest + band);
     }
+}
+
+/* The last step of splitmix64: each bit of the input turns half of the output's. */
+static uint64_t mixed(uint64_t value)
+{
+    value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
+    return value ^ value >> 31;
+}
+
+static uint64_t hash_of(const uint8_t *bytes, size_t length)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325); /* FNV-1a */
+
+    for (size_t i = 0; i < length; i++)
+        hash = (hash ^ bytes[i]) * UINT64_C(0x100000001b3);
+    hash = mixed(hash);
+    return hash ? hash : 1;
+}
+
+uint64_t rr_source(const uint8_t *peer, uint32_t length)
+{
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    struct sockaddr_in four;
+    struct sockaddr_in6 six;
+    sa_family_t family = AF_UNSPEC;
+
+    if (peer != NULL && length >= sizeof family)
+        memcpy(&family, peer, sizeof family);
+    if (family == AF_INET && length >= sizeof four) {
+        memcpy(&four, peer, sizeof four);
+        return hash_of((const uint8_t *)&four.sin_addr, sizeof four.sin_addr);
+    }
+    if (family == AF_INET6 && length >= sizeof six) {
+        memcpy(&six, peer, sizeof six);
+        const uint8_t *bytes = six.sin6_addr.s6_addr;
+        int is_four = memcmp(bytes, mapped, sizeof mapped) == 0;
+        return is_four ? hash_of(bytes + 12, 4) : hash_of(bytes, 16);
+    }
+    return 0;
+}
+
+int rr_pick_source(const struct rr_candidate *candidates, int count, uint64_t source)
+{
+    int best = -1;
+    uint64_t most = 0;
+
+    for (int i = 0; i < count; i++) {
+        if (!candidates[i].eligible)
+            continue;
+        uint64_t weight = mixed(source + (candidates[i].slot + UINT64_C(1)) * UINT64_C(0x9e3779b97f4a7c15));
+        /* Of two workers of a slot the later one: it is the newer. */
+        if (best < 0 || weight >= most) {
+            most = weight;
+            best = i;
+        }
+    }
+    return best;
 }

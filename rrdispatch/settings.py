@@ -125,8 +125,8 @@ class Settings(LogSettings, ServerSettings):
         "their hyperthreads; of the cores that this process may use."
     )  # fmt: skip
     policy: str = setting(
-        "round-robin", Kind.TEXT, "Whose turn it is.",
-        choices=("round-robin", "strict", "least-connections"),
+        "round-robin", Kind.TEXT, "Whose turn it is. source-hash: each client has its worker.",
+        choices=("round-robin", "strict", "least-connections", "source-hash"),
     )  # fmt: skip
     dispatcher: str = setting(
         "auto", Kind.TEXT, "auto: the C one if it was built.", choices=("auto", "c", "python")

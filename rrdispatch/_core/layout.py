@@ -76,6 +76,7 @@ class Policy(IntEnum):
     ROUND_ROBIN = 0
     STRICT = 1
     LEAST_CONNECTIONS = 2
+    SOURCE_HASH = 3
 
 
 class State(IntEnum):
@@ -248,6 +249,7 @@ class Candidate:
     capacity: int = 0
     eligible: bool = False
     fresh: bool = False
+    slot: int = 0
 
 
 @dataclass(frozen=True, slots=True)

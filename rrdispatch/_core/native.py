@@ -300,3 +300,16 @@ def pick(policy: int, candidates: Sequence[Candidate], turn: int, fewest: int, b
         row.pending, row.inflight, row.capacity = one.pending, one.inflight, one.capacity
         row.eligible, row.fresh = one.eligible, one.fresh
     return int(lib.rr_pick(policy, table, len(candidates), turn, fewest, band))
+
+
+def source(peer: bytes) -> int:
+    """A number for a client's address; the twin is ``dispatch.policy.source``."""
+    return int(lib.rr_source(ffi.from_buffer("uint8_t[]", peer), len(peer)))
+
+
+def pick_source(candidates: Sequence[Candidate], source: int) -> int:
+    """Index of the first worker in that client's order, or -1; the twin is in ``policy``, too."""
+    table = ffi.new("struct rr_candidate[]", len(candidates))
+    for row, one in zip(table, candidates, strict=True):
+        row.eligible, row.slot = one.eligible, one.slot
+    return int(lib.rr_pick_source(table, len(candidates), source))

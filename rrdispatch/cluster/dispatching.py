@@ -30,6 +30,7 @@ POLICIES = {
     "round-robin": Policy.ROUND_ROBIN,
     "strict": Policy.STRICT,
     "least-connections": Policy.LEAST_CONNECTIONS,
+    "source-hash": Policy.SOURCE_HASH,
 }
 SWITCHES = {
     "no-rescue": layout.SWITCH_NO_TAKE_BACK,
@@ -37,6 +38,7 @@ SWITCHES = {
     "no-pause": layout.SWITCH_NO_PAUSE,
     "leaky-dispatcher": layout.SWITCH_LEAK,
 }
+STICKY_STALL = 1.0  # seconds at the least: a client that is moved has lost its session
 QUIET = 0.15  # a backlog that brought nothing for so long is empty
 CLOSING_PART = 0.5  # of drain_timeout: how long backlogs may be emptied
 MOST_REPLACED, WITHIN = 5, 10.0
@@ -73,6 +75,12 @@ class Hooks:
     worker_refused: Callable[[int, str], None]
     events: Events = field(default_factory=Events)
     estate: Estate | None = None  # kept for heirs at every dispatcher
+
+
+def stall_timeout(settings: Settings) -> float:
+    """Who sticks to a worker waits for it while it is only slow."""
+    sticky = settings.policy == "source-hash"
+    return max(settings.stall_timeout, STICKY_STALL) if sticky else settings.stall_timeout
 
 
 class Dispatching:
@@ -155,7 +163,7 @@ class Dispatching:
         values = (
             POLICIES[settings.policy],
             settings.queue_limit + mutants.enabled("loose-queue"),
-            nanoseconds(settings.stall_timeout),
+            nanoseconds(stall_timeout(settings)),
             settings.band,
             nanoseconds(settings.heartbeat_timeout),
             0,

@@ -256,6 +256,8 @@ class Acceptor:
             now = time.monotonic_ns()
             self._note_accepted(listener, 1, now)
             letter.write(now, address)
+            if slots.sticky:
+                index = slots.next_of(lane, letter.peer())
             sender.give(index, fd, now, letter, lane)
             if sender.held or lane in sender.aside:
                 self._wait_for_room(listener, now)

@@ -86,3 +86,17 @@ class Letter:
     def peer(self) -> bytes:
         """The peer's address in the message written last."""
         return bytes(self._buffer[_PEER : _PEER + self._buffer[4]])
+
+
+def peer_of(fd: int) -> bytes:
+    """The same of a connection that nobody wrote of; nothing if its client is gone (ENOTCONN)."""
+    try:
+        with socket.socket(fileno=os.dup(fd)) as connection:
+            address, family = connection.getpeername(), int(connection.family)
+    except OSError:
+        return b""
+    if not known(family):
+        return b""
+    letter = Letter(family)
+    letter.write(0, address)
+    return letter.peer()

@@ -5,6 +5,9 @@ Reads no clock and calls nothing; a test compares every answer with ``rr_pick`` 
 
 from __future__ import annotations
 
+import socket
+import struct
+import sys
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -68,7 +71,52 @@ PICKS: dict[int, Callable[[Sequence[Candidate], int, int], int]] = {
     Policy.ROUND_ROBIN: _round_robin,
     Policy.STRICT: _strict,
     Policy.LEAST_CONNECTIONS: _least_connections,
+    Policy.SOURCE_HASH: _round_robin,  # of a client without an address
 }
+
+_WORD = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_IPV4 = struct.Struct("=HH4s8x")
+_IPV6 = struct.Struct("=HHI16sI")
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+
+
+def _mixed(value: int) -> int:
+    """The last step of splitmix64: each bit of the input turns half of the output's."""
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _WORD
+    return value ^ value >> 31
+
+
+def source(peer: bytes) -> int:
+    """A number for the address of a client, without its port; 0 for what has none."""
+    family = int.from_bytes(peer[:2], sys.byteorder)
+    if family == socket.AF_INET and len(peer) >= _IPV4.size:
+        address: bytes = _IPV4.unpack_from(peer)[2]
+    elif family == socket.AF_INET6 and len(peer) >= _IPV6.size:
+        # An IPv4 address is the same one on a dual-stack socket.
+        address = _IPV6.unpack_from(peer)[3].removeprefix(_MAPPED)
+    else:
+        return 0
+    hash_of = 0xCBF29CE484222325  # FNV-1a
+    for byte in address:
+        hash_of = (hash_of ^ byte) * 0x100000001B3 & _WORD
+    return _mixed(hash_of) or 1
+
+
+def pick_source(candidates: Sequence[Candidate], source: int) -> int:
+    """Index of the first eligible worker in the order of that client, or -1.
+
+    Each client has an order of its own over all slots: one that goes or comes moves nobody but
+    those whose first it is. Of two workers of a slot the later one, which is the newer.
+    """
+    best, most = -1, -1
+    for index, one in enumerate(candidates):
+        if one.eligible:
+            weight = _mixed(source + (one.slot + 1) * _GOLDEN & _WORD)
+            if weight >= most:
+                best, most = index, weight
+    return best
 
 
 def goes_in_turn(policy: int, keep_up: bool, spread: int, rounds: int, band: int) -> bool:
@@ -79,6 +127,8 @@ def goes_in_turn(policy: int, keep_up: bool, spread: int, rounds: int, band: int
     """
     if policy == Policy.STRICT:
         return True
+    if policy == Policy.SOURCE_HASH:
+        return False
     if policy == Policy.LEAST_CONNECTIONS:
         return not spread
     return keep_up and spread + rounds - 1 <= band

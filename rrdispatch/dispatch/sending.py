@@ -12,7 +12,7 @@ from itertools import chain
 
 from rrdispatch._core.layout import FLAG_MOVED, Policy, State
 from rrdispatch.dispatch.lanes import MS, Hand
-from rrdispatch.dispatch.peers import Letter
+from rrdispatch.dispatch.peers import Letter, peer_of
 from rrdispatch.dispatch.slots import SENT, Slots, Worker
 
 _close = os.close
@@ -145,8 +145,8 @@ class Sender:
         """The first connection of the hand; the peer is known of that one only."""
         slots = self.slots
         moved = bool(hand.flags & FLAG_MOVED)
-        pick = slots.next_for_moved if moved else slots.next
-        while (index := pick(hand.lane)) >= 0:
+        peer = peer_of(hand.fds[0]) if slots.sticky and not hand.peer else hand.peer
+        while (index := slots.next_of(hand.lane, peer, moved)) >= 0:
             worker = slots.ready[index]
             first = Hand(hand.fds[:1], hand.accepted_ns, hand.peer, hand.lane, hand.flags)
             try:

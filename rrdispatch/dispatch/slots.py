@@ -21,7 +21,7 @@ from rrdispatch._core.layout import (
 from rrdispatch._core.pure import Scoreboard
 from rrdispatch.dispatch import tracing
 from rrdispatch.dispatch.lanes import MS, Lane
-from rrdispatch.dispatch.policy import PICKS, goes_in_turn, pick
+from rrdispatch.dispatch.policy import PICKS, goes_in_turn, pick, pick_source, source
 
 INFLIGHT_MAX = 1 << 20
 
@@ -104,6 +104,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.words = self.board.words
+        self.candidate.slot = self.slot & 0xFFFF
         tracing.joined(self)
 
     @property
@@ -286,6 +287,20 @@ class Slots:
         if not self.common >> lane & 1:
             return self._next_among(lane, settings.policy, self._turn_of(lane))
         return PICKS[settings.policy](self.candidates, self.turn, self.fewest + settings.band)
+
+    @property
+    def sticky(self) -> bool:
+        """Where a connection comes from says who is next."""
+        return self.settings.policy == Policy.SOURCE_HASH
+
+    def next_of(self, lane: int, peer: bytes, moved: bool = False) -> int:
+        """The same for a connection from there: with `source-hash` its address says who."""
+        client = source(peer) if self.sticky else 0
+        if not client:
+            return self.next_for_moved(lane) if moved else self.next(lane)
+        some = [i for i, one in enumerate(self.ready) if lane in one.lanes]
+        picked = pick_source([self.candidates[i] for i in some], client)
+        return some[picked] if picked >= 0 else -1
 
     def next_for_moved(self, lane: int) -> int:
         """The same for a connection that was taken back: `strict` does not count those."""

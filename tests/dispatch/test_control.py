@@ -91,7 +91,7 @@ def test_fds_where_none_belong(dispatcher: Rig, fds: list[int], request_kind: Co
 @pytest.mark.parametrize(
     "values",
     [
-        (3, 32, 1, 8),
+        (4, 32, 1, 8),
         (0, 0, 1, 8),
         (0, 70, 1, 8),
         (0, 32, 0, 8),

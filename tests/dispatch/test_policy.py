@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import socket
+import struct
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,8 +19,10 @@ from rrdispatch.dispatch import policy
 Pick = Callable[[int, Sequence[Candidate], int, int, int], int]
 
 PICKS: dict[str, Pick] = {"python": policy.pick}
+TWINS: dict[str, Any] = {"python": policy}
 if _core.NATIVE:
-    PICKS["c"] = importlib.import_module("rrdispatch._core.native").pick
+    TWINS["c"] = importlib.import_module("rrdispatch._core.native")
+    PICKS["c"] = TWINS["c"].pick
 
 SMALL = st.integers(0, 12)
 CANDIDATES = st.lists(
@@ -105,3 +110,61 @@ def test_the_largest_numbers_do_not_overflow(name):
 @pytest.mark.parametrize("which", list(Policy))
 def test_nobody_is_nobody(name, which):
     assert PICKS[name](which, [], 0, 0, 8) == -1
+
+
+def inet(address: str, port: int = 0) -> bytes:
+    """As accept(2) gives it."""
+    return struct.pack("=HH4s8x", socket.AF_INET, port, socket.inet_aton(address))
+
+
+def inet6(address: str, port: int = 0) -> bytes:
+    packed = socket.inet_pton(socket.AF_INET6, address)
+    return struct.pack("=HHI16sI", socket.AF_INET6, port, 0, packed, 0)
+
+
+PEERS = st.one_of(
+    st.binary(max_size=48),
+    st.ip_addresses(v=4).map(lambda one: inet(str(one))),
+    st.ip_addresses(v=6).map(lambda one: inet6(str(one))),
+    st.ip_addresses(v=4).map(lambda one: inet6(f"::ffff:{one}")),
+)
+PLACES = st.lists(
+    st.builds(Candidate, eligible=st.booleans(), slot=st.integers(0, 65535)), max_size=9
+)
+
+
+@pytest.mark.skipif(not _core.NATIVE, reason="there is no C to compare with")
+@given(peer=PEERS, candidates=PLACES)
+def test_a_source_is_the_same_in_c_and_python(peer, candidates):
+    source = policy.source(peer)
+    assert TWINS["c"].source(peer) == source
+    picked = policy.pick_source(candidates, source)
+    assert TWINS["c"].pick_source(candidates, source) == picked
+    eligible = [index for index, one in enumerate(candidates) if one.eligible]
+    assert picked in eligible if eligible else picked == -1
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_source_is_the_address_and_nothing_else(name):
+    source = TWINS[name].source
+    assert source(inet("127.0.0.1")) == source(inet("127.0.0.1", 9)) == 0xF98CD2CA4F56E816
+    assert source(inet6("::1")) == source(inet6("::1", 9)) == 0x1AF7B85A5EEF58E4
+    assert source(inet6("::ffff:127.0.0.1")) == source(inet("127.0.0.1"))
+    assert source(struct.pack("=H", socket.AF_UNIX) + b"/a") == source(b"") == 0
+
+
+@pytest.mark.parametrize("name", TWINS)
+@given(
+    slots=st.sets(st.integers(0, 255), min_size=2, max_size=16),
+    clients=st.lists(st.integers(1, (1 << 64) - 1), min_size=1, max_size=40),
+    data=st.data(),
+)
+def test_who_leaves_moves_nobody_else(name, slots, clients, data):
+    pick = TWINS[name].pick_source
+    gone = data.draw(st.sampled_from(sorted(slots)))
+    every = [Candidate(eligible=True, slot=slot) for slot in sorted(slots)]
+    fewer = [one for one in every if one.slot != gone]
+    for client in clients:
+        before = every[pick(every, client)].slot
+        after = fewer[pick(fewer, client)].slot
+        assert after == before or before == gone

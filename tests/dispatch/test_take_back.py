@@ -25,7 +25,9 @@ def test_a_dead_workers_queue_is_answered_by_others(dispatcher: Rig, policy: Pol
     dispatcher.add(2, process=True)
     dead.kill()
     dispatcher.event(ControlKind.DEAD, dead)
-    assert set(answer_of(clients)) == {"1", "2"}
+    answers = set(answer_of(clients))
+    assert answers <= {"1", "2"}
+    assert len(answers) == (1 if policy == Policy.SOURCE_HASH else 2)  # all are of one client
     removed = dispatcher.ask(ControlKind.WORKER_REMOVE, worker=dead.id)
     assert removed.values[:3] == (30, 30, 0)
     ping = dispatcher.ping()
