@@ -30,7 +30,7 @@ from .loops import loop_factory, run
 from .options import Options
 from .proxy import App, ProxyHeaders, Trust
 from .stopping import Stops, exit_now
-from .tls import tls_error
+from .tls import server_context
 
 logger = logging.getLogger("uvicorn.error")
 
@@ -63,7 +63,10 @@ def _config(gate: Gate, options: Options) -> uvicorn.Config:
         "lifespan": options.lifespan,
         "timeout_keep_alive": options.timeout_keep_alive,
         "ssl_keyfile_password": options.ssl_keyfile_password,
+        "workers": 1,  # else it reads WEB_CONCURRENCY, and knows numbers only
     }
+    if options.tls:
+        server_context(options)  # says what is wrong; uvicorn would ask a terminal for passwords
     try:
         config = uvicorn.Config(
             gate,
@@ -82,8 +85,6 @@ def _config(gate: Gate, options: Options) -> uvicorn.Config:
         raise missing(str(error.name), "all", f"{options.http}/{options.ws}") from None
     except (ImportFromStringError, KeyError) as error:
         raise TargetError(f"uvicorn: {error}", hint="look at --http, --ws, --lifespan") from None
-    except OSError as error:
-        raise tls_error(options, error) from None
     return config
 
 

@@ -165,25 +165,28 @@ def _made(factory: Any, target: str) -> Any:
 # ---- words --------------------------------------------------------------------------------------
 
 
-def broken(what: str, error: BaseException) -> TargetError:
+def broken(what: str, error: BaseException, kind: type[TargetError] = TargetError) -> TargetError:
     """An error of the app's own code, with its traceback and without our frames."""
     if isinstance(error, SystemExit):
         said = f"it exited with {error.code!r}"
     else:
         said = "".join(traceback.format_exception_only(type(error), error)).strip().split("\n")[-1]
-    return TargetError(f"{what}: {said}", traceback=traceback_of(error))
+    return kind(f"{what}: {said}", traceback=traceback_of(error))
 
 
 def traceback_of(error: BaseException) -> str:
-    """The traceback as Python prints it, from the first frame that is not ours nor importlib's."""
+    """The traceback as Python prints it, from the first frame that is the app's."""
     told = traceback.TracebackException.from_exception(error)
     frames = told.stack
-    while frames and (
-        frames[0].filename.startswith((_OURS, "<frozen importlib"))
-        or "/importlib/" in frames[0].filename
-    ):
+    while frames and _is_no_apps(frames[0].filename):
         del frames[0]
     return "".join(told.format())
+
+
+def _is_no_apps(path: str) -> bool:
+    """Ours, the import system's or the event loop's."""
+    ours = path.startswith((_OURS, "<frozen importlib", "uvloop/"))
+    return ours or "/importlib/" in path or "/asyncio/" in path
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

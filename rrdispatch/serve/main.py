@@ -18,7 +18,7 @@ from rrdispatch.worker.runtime import Runtime
 
 from .detect import Interface, detect
 from .extras import require
-from .load import AppError, load
+from .load import AppError, broken, load
 from .options import Options
 from .stopping import ignore_stops
 
@@ -72,10 +72,24 @@ def _runner(interface: Interface, app: Any, options: Options, runtime: Runtime) 
 
         runtime.kind, runtime.capacity = "wsgi", options.threads
         return wsgi.serve(app, options, runtime)
+    runtime.kind = "serve"
+    return _plain(app, options, runtime)
+
+
+def _plain(app: Any, options: Options, runtime: Runtime) -> int:
     from . import plain
 
-    runtime.kind = "serve"
-    return plain.serve(app, options, runtime)
+    if options.tls:
+        raise TargetError(
+            f"{options.target} is a serve(listener): TLS is its own affair",
+            hint="leave out --ssl-certfile and --ssl-keyfile; ssl= of start_server, or wrap_socket",
+        )
+    try:
+        return plain.serve(app, options, runtime)
+    except Exception as error:
+        if runtime.notifier.has_said("ready"):
+            raise
+        raise broken(f"{options.target} failed", error, AppError) from None
 
 
 def _set_up_logging(level: str) -> None:

@@ -47,6 +47,11 @@ class Options:
         return cls(**{key: value for key, value in app.items() if key in names})
 
     @property
+    def tls(self) -> bool:
+        """A key alone means it, too: to serve in the clear then would be a trap."""
+        return bool(self.ssl_certfile or self.ssl_keyfile)
+
+    @property
     def idle_grace(self) -> float:
         """In a drain: how long a connection without a request may stay.
 

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 import threading
+from pathlib import Path
 from typing import Any
 
 from rrdispatch.errors import TargetError
@@ -22,27 +23,41 @@ RECORD = 16384  # what one TLS record can hold: one read of this size leaves not
 
 def server_context(options: Options) -> ssl.SSLContext:
     """The context for a certificate; what does not work is said in our words."""
-    assert options.ssl_certfile is not None
+    if not options.ssl_certfile:
+        raise TargetError("TLS needs a certificate, too", hint="--ssl-certfile names its PEM file")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    password = options.ssl_keyfile_password
+    password = options.ssl_keyfile_password or ""  # None: OpenSSL would ask a terminal
     try:
-        context.load_cert_chain(
-            options.ssl_certfile,
-            options.ssl_keyfile,
-            (lambda: password or "") if password else None,
-        )
+        context.load_cert_chain(options.ssl_certfile, options.ssl_keyfile, lambda: password)
     except OSError as error:
-        raise tls_error(options, error) from None
+        raise _error(options, error) from None
     return context
 
 
-def tls_error(options: Options, error: OSError) -> TargetError:
-    what = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+def _error(options: Options, error: OSError) -> TargetError:
     files = " and ".join(f for f in (options.ssl_certfile, options.ssl_keyfile) if f)
     return TargetError(
-        f"TLS with {files} does not work: {what}",
+        f"TLS with {files} does not work: {_reason(options, error)}",
         hint="--ssl-certfile and --ssl-keyfile name PEM files that belong together",
     )
+
+
+def _reason(options: Options, error: OSError) -> str:
+    """OpenSSL itself says little more than that something of PEM went wrong."""
+    if isinstance(error, FileNotFoundError | PermissionError):
+        return str(error.strerror)
+    try:
+        chain = Path(options.ssl_certfile or "").read_bytes()
+        key = Path(options.ssl_keyfile).read_bytes() if options.ssl_keyfile else chain
+    except OSError as other:
+        return str(other.strerror)
+    if b"BEGIN CERTIFICATE" not in chain and b"BEGIN TRUSTED CERTIFICATE" not in chain:
+        return "it holds no PEM certificate"
+    if b"PRIVATE KEY" not in key:
+        return "it holds no PEM key"
+    if b"ENCRYPTED" in key:
+        return "the key's password is wrong or missing"
+    return str(error.reason if isinstance(error, ssl.SSLError) and error.reason else error)
 
 
 class TlsConnection:

@@ -56,7 +56,7 @@ class Runner:
             counts=runtime.counts,
             trust=Trust(options.forwarded_allow_ips) if options.proxy_headers else None,
             limit=limit,
-            tls=server_context(options) if options.ssl_certfile else None,
+            tls=server_context(options) if options.tls else None,
         )
         self._shared = shared
         self._adjustments = _adjustments(options)
@@ -128,7 +128,7 @@ def _adjustments(options: Options) -> Adjustments:
         connection_limit=max(16, soft - _SPARE_DESCRIPTORS),
         cleanup_interval=1,
         channel_timeout=120,
-        url_scheme="https" if options.ssl_certfile else "http",
+        url_scheme="https" if options.tls else "http",
         url_prefix=options.root_path,
         clear_untrusted_proxy_headers=False,  # proxy.py decides who is believed
         asyncore_use_poll=True,

@@ -35,6 +35,9 @@ class Notifier:
             lines.append(f"BATCH={batch}")
         return self._once("ready", lines)
 
+    def has_said(self, word: str) -> bool:
+        return word in self._said
+
     def recycle(self) -> bool:
         """Ask for a successor; this worker serves until it is told to drain."""
         return self._once("recycle", ["RECYCLE=1"])

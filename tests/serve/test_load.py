@@ -14,7 +14,9 @@ from rrdispatch.errors import TargetError
 from rrdispatch.serve.detect import Interface, detect
 from rrdispatch.serve.load import load
 
-from .conftest import Start
+from .conftest import TLS, Start
+
+CERT, LOCKED = str(TLS / "cert.pem"), str(TLS / "locked.pem")  # the key's password is "secret"
 
 
 @pytest.fixture(autouse=True)
@@ -258,7 +260,17 @@ def test_a_worker_says_it_to_its_primary_only(
     ("settings", "said"),
     [
         ({"ssl_certfile": "no.pem"}, "TLS with no.pem does not work: No such file or directory"),
-        ({"ssl_certfile": "web.py"}, "TLS with web.py does not work: "),
+        ({"ssl_certfile": "web.py"}, "TLS with web.py does not work: it holds no PEM certificate"),
+        ({"ssl_certfile": CERT}, f"TLS with {CERT} does not work: it holds no PEM key"),
+        (
+            {"ssl_certfile": CERT, "ssl_keyfile": LOCKED},
+            f"TLS with {CERT} and {LOCKED} does not work: the key's password is wrong or missing",
+        ),
+        (
+            {"ssl_certfile": CERT, "ssl_keyfile": LOCKED, "ssl_keyfile_password": "wrong"},
+            f"TLS with {CERT} and {LOCKED} does not work: the key's password is wrong or missing",
+        ),
+        ({"ssl_keyfile": LOCKED}, "TLS needs a certificate"),
         ({"loop": "nothing:here"}, "there is no event loop 'nothing:here'"),
         ({"http": "nothing:here"}, "uvicorn: "),
     ],
@@ -267,7 +279,7 @@ def test_a_worker_says_it_to_its_primary_only(
 def test_settings_that_do_not_work(
     start: Start, settings: dict[str, Any], said: str, app: str
 ) -> None:
-    if app == "web:wsgi" and "ssl_certfile" not in settings:
+    if app == "web:wsgi" and not any(key.startswith("ssl_") for key in settings):
         app = "web:app"
     primary = start(app, **settings)
     error = primary.hear("ERROR").error()
@@ -275,6 +287,39 @@ def test_settings_that_do_not_work(
     assert error["hint"]
     assert primary.wait() == 3
     assert primary.output() == ("", "")
+
+
+def test_tls_is_not_promised_to_an_app_that_speaks_by_itself(start: Start) -> None:
+    """It would be served in the clear."""
+    primary = start("plain:lines", ssl_certfile=CERT, ssl_keyfile=str(TLS / "key.pem"))
+    error = primary.hear("ERROR").error()
+    assert "TLS" in error["message"]
+    assert "wrap" in error["hint"]
+    assert primary.wait() == 3
+    assert primary.output() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_function_that_refuses_to_start(start: Start, tmp_path: Path, kind: str) -> None:
+    """Said to the primary as an app's error at import is, with the app's part of the traceback."""
+    start_of = {"sync": "def", "async": "async def"}[kind]
+    (tmp_path / "refuses.py").write_text(
+        f"{start_of} serve(listener):\n    raise RuntimeError('no such queue')\n"
+    )
+    primary = start("refuses:serve", cwd=tmp_path)
+    error = primary.hear("ERROR").error()
+    assert error["code"] == "app"
+    assert error["message"] == "refuses:serve failed: RuntimeError: no such queue"
+    assert "refuses.py" in error["traceback"]
+    assert "plain.py" not in error["traceback"]
+    assert primary.wait() == 3
+    assert primary.output() == ("", "")
+
+
+@pytest.mark.parametrize("count", ["", "max", "abc"])
+def test_the_number_of_workers_is_not_uvicorns_affair(start: Start, count: str) -> None:
+    """It reads the variable too, and knows numbers only."""
+    start("web:app", environment={"WEB_CONCURRENCY": count}).ready()
 
 
 @pytest.mark.parametrize(
