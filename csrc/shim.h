@@ -228,8 +228,8 @@ void rr__hand_over_options(int fd, int channel, const union rr__address *address
 
 /* A registration outlives the program's close(), as others hold the channel: it is removed. */
 void rr__forget_registrations(unsigned first, unsigned last);
-/* Lays `from` over `fd`, which keeps O_CLOEXEC, O_NONBLOCK, SO_RCVTIMEO and its places in epoll sets:
- * how many those are. */
+/* Lays `from` over `fd`, which keeps O_CLOEXEC, O_NONBLOCK, who is told by signal, SO_RCVTIMEO and its
+ * places in epoll sets: how many those are. */
 int rr__lay_over(int from, int fd);
 
 /* ---- shim_sockets.c --------------------------------------------------------------------------------- */

@@ -91,12 +91,19 @@ void rr__forget_registrations(unsigned first, unsigned last)
 
 static void copy_mode(int fd, int to)
 {
+    enum { MODE = O_NONBLOCK | O_ASYNC };
     long flags = rr__raw2(SYS_fcntl, fd, F_GETFL), other = rr__raw2(SYS_fcntl, to, F_GETFL);
+    long number = rr__raw2(SYS_fcntl, fd, F_GETSIG);
+    struct f_owner_ex owner = {.pid = 0};
     struct timeval limit;
     socklen_t size = sizeof limit;
 
+    if (rr__raw3(SYS_fcntl, fd, F_GETOWN_EX, &owner) >= 0 && owner.pid != 0)
+        rr__raw3(SYS_fcntl, to, F_SETOWN_EX, &owner);
+    if (number > 0)
+        rr__raw3(SYS_fcntl, to, F_SETSIG, number);
     if (flags >= 0 && other >= 0)
-        rr__raw3(SYS_fcntl, to, F_SETFL, (other & ~(long)O_NONBLOCK) | (flags & O_NONBLOCK));
+        rr__raw3(SYS_fcntl, to, F_SETFL, (other & ~(long)MODE) | (flags & MODE));
     if (rr__raw5(SYS_getsockopt, fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) >= 0)
         rr__raw5(SYS_setsockopt, to, SOL_SOCKET, SO_RCVTIMEO, &limit, size);
 }

@@ -124,7 +124,7 @@ static int keep(struct sets *sets, int count, fd_set *in, fd_set *out, fd_set *o
     enum { BITS = 8 * sizeof(unsigned long) };
     fd_set *its[3] = {in, out, other};
 
-    if (!rr__settings.on || !in || count <= 0 || count > FD_SETSIZE || !rr__any_channel())
+    if (!rr__settings.on || count <= 0 || count > FD_SETSIZE || !rr__any_channel())
         return 0;
     sets->size = ((size_t)count + BITS - 1) / BITS * sizeof(unsigned long);
     for (int i = 0; i < 3; i++) {
@@ -133,15 +133,24 @@ static int keep(struct sets *sets, int count, fd_set *in, fd_set *out, fd_set *o
             return 0;
     }
     for (int fd = 0; fd < count; fd++)
-        if (FD_ISSET(fd, &sets->kept[0]) && rr__was_channel(fd))
+        if (((in && FD_ISSET(fd, &sets->kept[0])) || (out && FD_ISSET(fd, &sets->kept[1]))) &&
+            rr__was_channel(fd))
             return 1;
     return 0;
+}
+
+/* It is not asked whether a channel is writable. */
+static void hide_writable(struct sets *sets, int count)
+{
+    for (int fd = 0; sets->its[1] && fd < count; fd++)
+        if (FD_ISSET(fd, &sets->kept[1]) && rr__was_channel(fd))
+            FD_CLR(fd, sets->its[1]);
 }
 
 /* How many are left, without those that were readable because of a probe. */
 static int without_probes(struct sets *sets, int count, int answered)
 {
-    for (int fd = 0; fd < count && answered > 0; fd++)
+    for (int fd = 0; sets->its[0] && fd < count && answered > 0; fd++)
         if (FD_ISSET(fd, sets->its[0]) && rr__was_channel(fd) && rr__only_probes(fd)) {
             FD_CLR(fd, sets->its[0]);
             answered--;
@@ -154,6 +163,18 @@ static void put_back(struct sets *sets)
     for (int i = 0; i < 3; i++)
         if (sets->its[i])
             memcpy(sets->its[i], &sets->kept[i], sets->size);
+}
+
+/* 0: nothing of it is left, so that the wait goes on. */
+static int is_answer(struct sets *sets, int count, int *answered)
+{
+    if (*answered > 0)
+        *answered = without_probes(sets, count, *answered);
+    else if (*answered < 0)
+        put_back(sets); /* the kernel leaves them as they were */
+    else
+        return 1;
+    return *answered != 0;
 }
 
 /* ---- the names ---------------------------------------------------------------------------------------- */
@@ -190,13 +211,12 @@ int rr__shim_select(int count, fd_set *in, fd_set *out, fd_set *other, struct ti
 
     if (rr__settings.on)
         rr__look_at_set(in, count);
-    int kept = keep(&sets, count, in, out, other);
+    if (!keep(&sets, count, in, out, other))
+        return rr__real()->select(count, in, out, other, timeout);
     for (;;) {
+        hide_writable(&sets, count);
         int answered = rr__real()->select(count, in, out, other, timeout);
-        if (!kept || answered <= 0)
-            return answered;
-        answered = without_probes(&sets, count, answered);
-        if (answered > 0 || (timeout && !timeout->tv_sec && !timeout->tv_usec))
+        if (is_answer(&sets, count, &answered) || (timeout && !timeout->tv_sec && !timeout->tv_usec))
             return answered;
         put_back(&sets); /* the kernel has left in `timeout` what is left of it */
     }
@@ -210,14 +230,13 @@ int rr__shim_pselect(int count, fd_set *in, fd_set *out, fd_set *other,
 
     if (rr__settings.on)
         rr__look_at_set(in, count);
-    int kept = keep(&sets, count, in, out, other);
+    if (!keep(&sets, count, in, out, other))
+        return rr__real()->pselect(count, in, out, other, timeout, mask);
     begin(&limit, timeout);
     for (;;) {
+        hide_writable(&sets, count);
         int answered = rr__real()->pselect(count, in, out, other, timeout, mask);
-        if (!kept || answered <= 0)
-            return answered;
-        answered = without_probes(&sets, count, answered);
-        if (answered > 0 || is_look(&limit))
+        if (is_answer(&sets, count, &answered) || is_look(&limit))
             return answered;
         put_back(&sets);
         timeout = left_of(&limit);

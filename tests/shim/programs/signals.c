@@ -186,6 +186,39 @@ static void left_by_a_jump(void)
     show("shutdown", shutdown(server, SHUT_RDWR));
 }
 
+/* Told by a signal of its own choice, set before it listens, or after. */
+static void told_by_sigio(void)
+{
+    sigset_t set;
+    struct timespec limit = {.tv_sec = 20};
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGIO);
+    sigaddset(&set, SIGRTMIN + 3);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    for (int way = 0; way < 2; way++) {
+        server = bound(SOCK_NONBLOCK);
+        if (way == 1)
+            show("listen", listen(server, 5));
+        show("own", fcntl(server, F_SETOWN, getpid()));
+        if (way == 1)
+            show("signal", fcntl(server, F_SETSIG, SIGRTMIN + 3));
+        show("async", fcntl(server, F_SETFL, O_ASYNC | O_NONBLOCK));
+        if (way == 0)
+            show("listen", listen(server, 5));
+        looked_at(server);
+        while (sigtimedwait(&set, NULL, &(struct timespec){0}) > 0)
+            ;
+        client();
+        int got = sigtimedwait(&set, NULL, &limit);
+        printf("signal %d, accepted %d\n", got == SIGIO ? 1 : got == SIGRTMIN + 3 ? 2 : 0,
+               accept(server, NULL, NULL) >= 0);
+        show("owner right", fcntl(server, F_GETOWN) == getpid());
+        show("async", (fcntl(server, F_GETFL) & O_ASYNC) != 0);
+        close(server);
+    }
+}
+
 /* Hundreds of signals while connections come: none of these is lost. */
 static void storm(void)
 {
@@ -227,6 +260,7 @@ int main(int argc, char **argv)
         {"stopped-and-continued", stopped_and_continued},
         {"in-a-handler", in_a_handler},
         {"left-by-a-jump", left_by_a_jump},
+        {"told-by-sigio", told_by_sigio},
         {"storm", storm},
         {NULL, NULL}};
 

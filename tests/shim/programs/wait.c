@@ -60,6 +60,45 @@ static void with_select(void)
     show("bad set", select(server + 1, (void *)16, NULL, NULL, &time));
 }
 
+static void select_everything(void)
+{
+    int server = looked_at(listener(SOCK_NONBLOCK)), pipes[2];
+    struct timeval none = {0}, some = {.tv_usec = 20000}, longer = {.tv_sec = 20};
+    struct timespec precise = {.tv_nsec = 20000000};
+    fd_set in, out, other;
+
+    must("pipe", pipe(pipes) == 0);
+    FD_ZERO(&in);
+    FD_ZERO(&other);
+    FD_ZERO(&out);
+    FD_SET(server, &out);
+    show("writable", select(server + 1, NULL, &out, NULL, &none));
+    FD_SET(server, &out);
+    show("for a while", select(server + 1, NULL, &out, NULL, &some));
+    printf("set %d\n", FD_ISSET(server, &out) != 0);
+    for (int round = 0; round < 3; round++) {
+        FD_SET(server, &in);
+        FD_SET(server, &out);
+        FD_SET(server, &other);
+        FD_SET(pipes[1], &out);
+        if (round == 1) {
+            client();
+            printf("readable: %d\n", readable(server));
+        }
+        show("select", select(pipes[1] + 1, &in, &out, &other, &longer));
+        printf("in %d out %d other %d pipe %d\n", FD_ISSET(server, &in) != 0, FD_ISSET(server, &out) != 0,
+               FD_ISSET(server, &other) != 0, FD_ISSET(pipes[1], &out) != 0);
+    }
+    FD_ZERO(&in);
+    FD_SET(server, &out);
+    FD_CLR(pipes[1], &out);
+    show("pselect", pselect(server + 1, NULL, &out, NULL, &precise, NULL));
+    FD_SET(server, &out);
+    FD_SET(999, &in);
+    show("bad fd", select(1000, &in, &out, NULL, &none));
+    printf("set %d %d\n", FD_ISSET(server, &out) != 0, FD_ISSET(999, &in) != 0);
+}
+
 /* Bad ones are refused by the kernel, whose limits are ours. */
 static void odd_times(void)
 {
@@ -280,6 +319,7 @@ int main(int argc, char **argv)
         {"poll", with_poll},
         {"poll-everything", poll_everything},
         {"select", with_select},
+        {"select-everything", select_everything},
         {"odd-times", odd_times},
         {"epoll-level", epoll_level},
         {"epoll-edge", epoll_edge},
