@@ -16,7 +16,9 @@ Stats = Mapping[str, Any]
 Sample = tuple[Sequence[str], float]
 Reduce = Callable[[Iterable[float]], float]
 
-# name, kind, labels after `app`, what it is
+STATES = ("starting", "serving", "reloading", "stopping", "down", "stopped")  # report.state_of
+
+# name, kind, what it is, where it is found
 OF_APP: Sequence[tuple[str, str, str, Callable[[Stats], float]]] = (
     ("ready", "gauge", "1 while a worker serves and nobody asked for the end",
      lambda stats: bool(stats["serving"]) and stats["state"] not in ("stopping", "stopped")),
@@ -95,6 +97,12 @@ class _Figures:
         for name, kind, what, value in OF_APP:
             found = [((app,), float(value(stats))) for app, stats in self._apps.items()]
             yield self._family(name, kind, what, ("app",), found)
+        words = [
+            ((app, state), float(stats["state"] == state))
+            for app, stats in self._apps.items()
+            for state in STATES
+        ]
+        yield self._family("state", "gauge", "1 for its state of now", ("app", "state"), words)
         yield self._family("workers", "gauge", "By state", ("app", "state"), self._states())
         for name, what, value in OF_SLOT:
             slots = [
@@ -124,7 +132,7 @@ class _Figures:
         return [(key, float(count)) for key, count in sorted(found.items())]
 
     def _infos(self) -> list[tuple[Sequence[str], dict[str, str]]]:
-        keys = ("version", "policy", "dispatcher", "state")
+        keys = ("version", "policy", "dispatcher")
         return [
             ((app,), {key: str(stats.get(key) or "") for key in keys})
             for app, stats in self._apps.items()

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 from typing import Any
@@ -62,8 +63,8 @@ def test_clients_that_are_slow_or_many_or_mad(plane: Plane, where: tuple[str, in
             slow.append(stack.enter_context(socket.create_connection(where, 60)))
             slow[-1].sendall(b"GET /ready HTTP/1.1\r\nX-Slow: ")
         assert ask(where, "/ready")[0] == 200
-        with contextlib.suppress(ConnectionResetError):
-            assert slow[0].recv(1) == b""  # it gave way
+        gave_way, _, _ = select.select(slow, [], [], 0)
+        assert len(gave_way) >= 2 * MOST_CLIENTS - 8  # some may be about to
         assert get(plane.row())["pid"]
     for said in (b"x" * 4 * MOST_REQUEST, b"\x16\x03\x01\r\n\r\n", b"GET /ready\r\n\r\n", b""):
         with socket.create_connection(where, 60) as client, contextlib.suppress(OSError):

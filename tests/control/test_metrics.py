@@ -50,6 +50,8 @@ def test_each_figure() -> None:
     assert found["rrdispatch_up", (("app", "gone"),)] == 0
     assert found["rrdispatch_ready", (app,)] == 1
     assert found["rrdispatch_generation", (app,)] == 3
+    assert found["rrdispatch_state", (app, ("state", "serving"))] == 1
+    assert found["rrdispatch_state", (app, ("state", "stopping"))] == 0
     assert found["rrdispatch_connections_accepted_total", (app,)] == 100
     assert found["rrdispatch_workers", (app, ("state", "ready"))] == 2
     slot = (app, ("slot", "0"))
