@@ -120,7 +120,8 @@ def _until_so_many(app: Definition, line: Line, wanted: int) -> None:
         if stats["wanted"] != wanted:
             raise ControlError(f"somebody else scaled {app.name} to {stats['wanted']}")
         workers, failed = stats["workers"], _failed(stats)
-        if stats["serving"] == len(workers) == wanted:
+        ended = sum(slot["state"] == "stopped" for slot in stats["slots"])  # and not replaced
+        if stats["serving"] == len(workers) == wanted - ended:
             return
         if failed or time.monotonic() > end:
             text = f"{stats['serving']} of {wanted} workers serve"

@@ -55,8 +55,10 @@ def test_one_that_is_killed_is_not_replaced_and_shown_as_stopped(plane: Plane) -
     assert (slots[0]["state"], slots[0]["last_exit"]) == ("stopped", "killed by SIGKILL")
     assert [worker["pid"] for worker in found["workers"]] == [other]
     assert found["restarts"] == 0
+    plane.ok("scale", "web", "3")
+    assert plane.row()["serving"] == 2, "it waits for no one that ended"
     plane.ok("reload", "web")
-    assert plane.row()["serving"] == 2, "a reload starts it again"
+    assert plane.row()["serving"] == 3, "a reload starts it again"
 
 
 def test_an_app_whose_workers_have_all_ended_well_is_stopped_and_stays_so(plane: Plane) -> None:
