@@ -79,7 +79,7 @@ def name_of(target: str, arguments: Sequence[str] = ()) -> str:
     its script's name, else its own.
     """
     if names_app(target):
-        parts = target.partition(":")[0].split(".")
+        parts = target.partition(":")[0].removesuffix(".py").split(".")
     else:
         words = [*target.split(), *arguments]
         script = next((word for word in words if _SCRIPT.fullmatch(word)), *words[:1] or [""])

@@ -140,6 +140,14 @@ def unknown(what: str, word: str, known: Iterable[str], where: str) -> ConfigErr
     return ConfigError(f"{where}: there is no {what} {word!r}", hint=hint)
 
 
+def no_setting(written: str, value: object, known: Iterable[str], where: str) -> ConfigError:
+    """The error for a key of a file; a table is most often a heading that is one too many."""
+    if not isinstance(value, Mapping):
+        return unknown("setting", written, known, where)
+    hint = "settings stand at the top of the file, under no heading"
+    return ConfigError(f"{where}: there is no table [{written}]", hint=hint)
+
+
 def _read_text(option: Option, value: object) -> str:
     if not isinstance(value, str):
         raise Wrong(f"{value!r} is not a text", 'write it in quotes: "..."')
@@ -155,8 +163,8 @@ def _read_text(option: Option, value: object) -> str:
 
 
 def _read_count(option: Option, value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        value = str(value)
+    if isinstance(value, int | float):
+        value = str(value)  # what is no count is refused by its own words
     return _read_text(option, value)
 
 

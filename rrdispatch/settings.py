@@ -27,7 +27,17 @@ from rrdispatch.checks import (
 )
 from rrdispatch.errors import ConfigError
 from rrdispatch.logsettings import LogSettings
-from rrdispatch.options import Kind, Option, Wrong, difference, nearest, read, setting, unknown
+from rrdispatch.options import (
+    Kind,
+    Option,
+    Wrong,
+    difference,
+    nearest,
+    no_setting,
+    read,
+    setting,
+    unknown,
+)
 from rrdispatch.serversettings import ServerSettings
 
 PREFIX = "RRDISPATCH_"
@@ -382,7 +392,7 @@ def _table(file: files.ConfigFile) -> dict[str, object]:
     for written, value in file.table.items():
         key, where = written.replace("-", "_"), file.line_of(written)
         if key not in OPTIONS:
-            raise unknown("setting", written, OPTIONS, where)
+            raise no_setting(written, value, OPTIONS, where)
         if key in found:
             raise ConfigError(f"{where}: {key} is said twice", hint="keep one spelling of it")
         found[key] = value

@@ -158,6 +158,7 @@ def test_a_misspelt_variable_is_found_and_the_protocols_own_are_not() -> None:
         ("shop.wsgi:application", "shop"),
         ("examples.hello:app", "hello"),
         ("main:app", "main"),
+        ("hello.py:app", "hello"),
         ("", "app"),
     ],
 )
@@ -204,6 +205,9 @@ def test_any_value_is_taken_or_refused_by_name(key: str, value: object) -> None:
     ("table", "message", "hint"),
     [
         ({"drain_timout": 3}, "no setting 'drain_timout'", "did you mean 'drain_timeout'?"),
+        ({"rrdispatch": {"band": 3}}, "no table [rrdispatch]", "at the top of the file"),
+        ({"instances": 2.5}, "instances: '2.5' is not a number of workers", "from 1"),
+        ({"instances": True}, "instances: 'True' is not a number of workers", "from 1"),
         ({"zzzzzz": 3}, "no setting 'zzzzzz'", "docs/configuration.md lists them all"),
         ({"band": "many"}, "band: 'many' is not a whole number", "1 to 1000000"),
         ({"band": True}, "band: True is not a whole number", "1 to 1000000"),

@@ -15,7 +15,7 @@ from rrdispatch import files
 from rrdispatch.checks import check_name
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile, Place
-from rrdispatch.options import Wrong, nearest, unknown
+from rrdispatch.options import Wrong, nearest, no_setting
 from rrdispatch.settings import OPTIONS
 
 APPS, NAMESPACE = "apps", "namespace"
@@ -148,9 +148,9 @@ def _dashed(places: Mapping[str, Place]) -> dict[str, Place]:
 
 
 def _check_keys(file: ConfigFile, known: Sequence[str]) -> None:
-    for written in file.table:
+    for written, value in file.table.items():
         if written.replace("-", "_") not in known:
-            raise unknown("setting", written, known, file.line_of(written))
+            raise no_setting(written, value, known, file.line_of(written))
 
 
 def checked_name(value: object, where: str) -> str:

@@ -27,9 +27,9 @@ from rrdispatch.cluster.operations import Operations, ReloadResult
 from rrdispatch.cluster.signals import Signals, held
 from rrdispatch.cluster.view import Failure, Finish, ReloadOptions, Rules, Start, Stop, View
 from rrdispatch.cluster.world import Owner, ProcessWorld
-from rrdispatch.errors import ConfigError, ControlError, Error
-from rrdispatch.net.addresses import parse
-from rrdispatch.net.listeners import ListeningSocket, bind
+from rrdispatch.errors import BindError, ConfigError, ControlError, Error
+from rrdispatch.net.addresses import Address, parse, same_place
+from rrdispatch.net.listeners import ListeningSocket, bind, bound_address
 from rrdispatch.settings import Settings
 
 WorldMaker = Callable[[Owner, list[ListeningSocket]], ProcessWorld]
@@ -189,7 +189,8 @@ class Supervisor:
             raise ConfigError(f"{workers} workers", hint=f"a number from 1 to {MOST_WORKERS}")
         self._tell_if_shared(workers)
         self.engine.tell(news.ScaleAsked(workers))
-        self.events.tell("scaled", f"scaled to {workers} workers", workers=workers)
+        plural = "worker" if workers == 1 else "workers"
+        self.events.tell("scaled", f"scaled to {workers} {plural}", workers=workers)
 
     def scale_by(self, change: int) -> None:
         """SIGTTIN, SIGTTOU; at the ends of the range nothing happens."""
@@ -326,11 +327,25 @@ def bind_all(settings: Settings) -> list[ListeningSocket]:
     listeners: list[ListeningSocket] = []
     try:
         for text in wanted:
-            listeners.append(bind(parse(text), settings.backlog))  # noqa: PERF401
+            listeners.append(_bind(parse(text), settings.backlog, listeners))
     except Error:
         close_all(listeners)
         raise
     return listeners
+
+
+def _bind(address: Address, backlog: int, others: list[ListeningSocket]) -> ListeningSocket:
+    """One listener; who holds its place may be another one of this service."""
+    try:
+        return bind(address, backlog)
+    except BindError:
+        for other in map(bound_address, others):
+            if same_place(address, other):
+                raise BindError(
+                    f"cannot listen on {address}: this service listens on {other} already",
+                    hint="leave one of them out",
+                ) from None
+        raise
 
 
 def close_all(listeners: list[ListeningSocket]) -> None:

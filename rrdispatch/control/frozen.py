@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rrdispatch.control import statedir
+from rrdispatch.net.listeners import DISPATCHERS
 
 PROC = Path("/proc")
-DISPATCHERS = ("rr-dispatcher", "dispatch/__main__.py")  # how their command lines end
 
 
 def wake(name: str) -> None:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from rrdispatch.errors import ConfigError
 
-FORMS = "HOST:PORT, [IPV6]:PORT, :PORT (all IPv4 addresses), PORT (127.0.0.1), unix:PATH, fd://N"
+FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, PORT, unix:PATH, fd://N"
 LOOPBACK = "127.0.0.1"
 # sun_path has 108 bytes, the last one 0.
 UNIX_PATH_MAX = 107
 
 _DIGITS = re.compile(r"[0-9]{1,10}\Z")
+_SCHEME = re.compile(r"\w+://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,13 @@ class InheritedAddress:
 Address = InetAddress | UnixAddress | InheritedAddress
 
 
+def same_place(one: Address, other: Address) -> bool:
+    """Not both can be listened on, if one cannot: the same path, or the same port."""
+    if isinstance(one, InetAddress) and isinstance(other, InetAddress):
+        return one.port == other.port
+    return one == other
+
+
 def parse(text: str) -> Address:
     """The address that `text` means; ConfigError names the text and the right forms."""
     stripped = text.strip()
@@ -60,6 +68,10 @@ def parse(text: str) -> Address:
         return _unix(text, stripped[len("unix:") :])
     if stripped.startswith("fd://"):
         return InheritedAddress(_number(text, stripped[len("fd://") :], "fd", 1 << 20))
+    if stripped.startswith("fd:"):
+        raise _error(text, "a descriptor is written as fd://N")
+    if scheme := _SCHEME.match(stripped):
+        raise _error(text, f"an address is written without {scheme[0]!r}")
     if stripped.startswith("["):
         return _inet6(text, stripped)
     return _inet(text, stripped)

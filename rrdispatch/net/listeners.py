@@ -12,13 +12,18 @@ import stat
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rrdispatch.errors import BindError
 from rrdispatch.net.addresses import Address, InetAddress, InheritedAddress, UnixAddress
 from rrdispatch.net.neighbours import somebody_listens
 
+if TYPE_CHECKING:
+    import psutil
+
 BACKLOG = 4096
+# How the command lines of dispatchers end.
+DISPATCHERS = ("rr-dispatcher", "dispatch/__main__.py")
 TCP = socket.IPPROTO_TCP
 NETNS_COOKIE = 71  # SO_NETNS_COOKIE of <asm-generic/socket.h>
 
@@ -166,11 +171,24 @@ def port_holder(port: int) -> str | None:
             if entry.status != psutil.CONN_LISTEN or not entry.laddr or not entry.pid:
                 continue
             if entry.laddr.port == port:
-                return f"{psutil.Process(entry.pid).name()} (pid {entry.pid})"
+                return _told(psutil.Process(entry.pid))
     except (psutil.Error, OSError):
         # A help for the message only.
         return None
     return None
+
+
+def _told(holder: psutil.Process) -> str:
+    """Of a dispatcher its primary, which is who can be stopped: it would replace a dispatcher."""
+    if _command(holder).endswith(DISPATCHERS):
+        near = [one for one in (holder.parent(), *holder.children()) if one is not None]
+        primary = next((one for one in near if "rrdispatch" in _command(one)), holder)
+        return f"rrdispatch (pid {primary.pid})"
+    return f"{holder.name()} (pid {holder.pid})"
+
+
+def _command(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
 
 
 # ---- unix sockets -------------------------------------------------------------------------------

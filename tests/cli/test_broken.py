@@ -130,3 +130,17 @@ def test_a_start_that_is_mended_is_the_first_one(plane: Plane) -> None:
     assert plane.type(*command).code == 4
     (plane.here / "broken.py").write_text(APP)
     assert plane.ok(*command).startswith("broken: started, id 0: 1 worker on 127.0.0.1:")
+
+
+@pytest.mark.parametrize("dispatcher", ["c", "python"])
+def test_a_port_of_another_app_names_who_can_be_stopped(plane: Plane, dispatcher: str) -> None:
+    """Its dispatcher holds the port, too; a dispatcher that somebody kills is replaced."""
+    (plane.here / "broken.py").write_text(APP)
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+    command = ("start", "broken:app", "-b", f"127.0.0.1:{port}", "-i", "1")
+    plane.ok(*command, "--name", "first", "--dispatcher", dispatcher)
+    (first,) = plane.rows()
+    told = plane.type(*command, "--name", "second")
+    assert told.code == 3
+    assert f"in use by rrdispatch (pid {first['primary_pid']})" in told.err

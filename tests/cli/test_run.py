@@ -47,6 +47,13 @@ def test_a_broken_file_is_refused_with_its_line(here: Path) -> None:
         gather(typed(), {}, None)
 
 
+def test_a_heading_that_is_one_too_many(here: Path) -> None:
+    (here / "rrdispatch.toml").write_text('[rrdispatch]\ntarget = "a:b"\n')
+    with pytest.raises(ConfigError, match=r"line 1: there is no table \[rrdispatch\]") as caught:
+        gather(typed(), {}, None)
+    assert "top of the file" in (caught.value.hint or "")
+
+
 def test_repeated_options_add_up(here: Path) -> None:
     settings = gather(
         typed("a:b", "-b", ":1", "-b", "unix:/x", "--env", "A=1", "--env", "B=2=3"), {}, None

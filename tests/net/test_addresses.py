@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from rrdispatch.errors import ConfigError
@@ -45,3 +47,17 @@ def test_wrong_text_is_named_with_the_right_forms(text):
         parse(text)
     assert repr(text) in caught.value.message
     assert "HOST:PORT" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("http://127.0.0.1:80", "without 'http://'"),
+        ("tcp://[::1]:80", "without 'tcp://'"),
+        ("fd:3", "written as fd://N"),
+        ("::1:80", "[ADDRESS]:PORT"),
+    ],
+)
+def test_the_reason_is_the_right_one(text, reason):
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        parse(text)
