@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import struct
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ INTERPRETERS = {
     ".rb": "ruby", ".php": "php", ".pl": "perl", ".sh": "sh", ".bash": "bash",
 }  # fmt: skip
 ELF, PT_INTERP = b"\x7fELF", 3
+SEPARATORS = frozenset(" :$")
 HINT = "MODULE:ATTRIBUTE, a script, a program on PATH, or -- COMMAND ARGUMENTS"
 
 
@@ -179,6 +181,26 @@ def _segments(read: object, seek: object, head: bytes) -> set[int]:
     seek(offset)  # type: ignore[operator]
     table = read(size * count)  # type: ignore[operator]
     return {struct.unpack_from(order + "I", table, size * index)[0] for index in range(count)}
+
+
+def linked(library: str) -> str:
+    """A path to it that LD_PRELOAD can say: the same, or a link in a folder of its own. The dynamic
+    linker ends a name at a space or colon, and reads more than that into a dollar.
+    """
+    if not set(library) & SEPARATORS:
+        return library
+    places = (tempfile.gettempdir(), "/tmp", "/var/tmp")  # noqa: S108
+    place = next(filter(_can_be_said, places), "/tmp")  # noqa: S108
+    folder = tempfile.mkdtemp(prefix="rrdispatch-", dir=place)
+    if os.geteuid() == 0:  # its workers may become anybody
+        os.chmod(folder, 0o711)  # noqa: S103
+    link = os.path.join(folder, os.path.basename(library))
+    os.symlink(library, link)
+    return link
+
+
+def _can_be_said(folder: str) -> bool:
+    return not set(folder) & SEPARATORS and os.path.isdir(folder)
 
 
 def preload(environment: Mapping[str, str], library: str) -> dict[str, str]:

@@ -11,6 +11,7 @@ import errno
 import hmac
 import os
 import secrets
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from rrdispatch.cluster.dispatching import Dispatching
 from rrdispatch.cluster.door import Answer, Door, Request
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.handle import WorkerHandle
+from rrdispatch.cluster.program import linked
 from rrdispatch.cluster.quiet import Watch
 from rrdispatch.cluster.spawn import Shim
 from rrdispatch.net.channels import Channel
@@ -79,12 +81,12 @@ class Programs:
         self._asked_in: dict[int, set[int]] = {}  # generations, by listener
         self._patience = PATIENCE if opened.followed else {}
         self.secret = opened.secret or secrets.token_bytes(KEY_SIZE)
+        self._library = _core.shim_library() or ""
+        self._said = linked(self._library)
         self.door = Door(self._answer, self._is_worker, opened.door)
 
     def shim(self, worker: int) -> Shim:
         """For a worker that is about to be spawned."""
-        library = _core.shim_library()
-        assert library is not None
         told = {
             "RRDISPATCH_SOCKET": self.door.path,
             "RRDISPATCH_KEY": door.key_of(worker, self._key(worker)),
@@ -92,7 +94,7 @@ class Programs:
             "RRDISPATCH_NET": str(network()),
             **self._patience,
         }
-        return Shim(library, told)
+        return Shim(self._said, told)
 
     def _key(self, worker: int) -> bytes:
         """Made, not kept: an heir knows those of all workers."""
@@ -105,6 +107,8 @@ class Programs:
 
     def close(self) -> None:
         self.door.close()
+        if self._said != self._library:
+            shutil.rmtree(os.path.dirname(self._said), ignore_errors=True)
 
     def watch_until_quiet(self, worker: int, stop_signal: int, by: float) -> None:
         """Tells when a program that is given nothing any more has nothing at work; at the moment
