@@ -23,7 +23,7 @@
 
 enum rr_shim_kind {
     RR_SHIM_LISTEN = 1, /* address, backlog, v6only, as value the socket's uid (u32);
-                         * answered with 2 fds: channel, scoreboard */
+                         * answered with 2 fds: channel (or a listener), scoreboard */
     RR_SHIM_READY = 2,  /* this process waits for connections */
     RR_SHIM_OPTION = 3  /* setsockopt(level, option, value) on the listener of that address */
 };

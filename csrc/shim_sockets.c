@@ -134,7 +134,7 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
 {
     struct rr_shim_request request;
     struct stat file;
-    int fds[2], error;
+    int fds[2], error, own;
 
     if (rr__is_claimed(fd, address, own_reuse_port(fd), 1))
         return -EADDRINUSE;
@@ -151,8 +151,13 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
     if (error < 0)
         return error;
     rr__note_listen();
-    error = rr__kind(fds[0]) == RR__CHANNEL ? 0 : -EPROTO;
-    if (error == 0) {
+    /* Or the listener itself, that workers share: the kernel distributes. */
+    own = rr__kind(fds[0]) == RR__OTHER && ask_socket(fds[0], SOL_SOCKET, SO_ACCEPTCONN) > 0;
+    error = rr__kind(fds[0]) == RR__CHANNEL || own ? 0 : -EPROTO;
+    if (own) {
+        error = rr__lay_over(fds[0], fd);
+        error = error < 0 ? error : 0;
+    } else if (error == 0) {
         rr__board(fds[1]);
         rr__hand_over_options(fd, fds[0], address, length);
         /* A channel can't bear IPV6_V6ONLY, and has no routes. */
@@ -160,7 +165,7 @@ static int share(int fd, int backlog, const union rr__address *address, socklen_
         rr__count_closed((unsigned)fd, (unsigned)fd);
         error = rr__lay_over(fds[0], fd);
     }
-    if (error >= 0)
+    if (error >= 0 && !own)
         rr__note_channel(fd);
     if (error > 0) /* it is in an epoll set already: nothing else will say that it waits */
         rr__ready(fd);

@@ -18,7 +18,7 @@ LAYERS = {
     "dispatch": 3, "worker": 3,
     "cluster": 4,
     "serve": 5,
-    "control": 6, "embed": 6, "aio": 6,
+    "control": 6, "embed": 6, "node": 6, "aio": 6,
     "cli": 7, "monit": 7, "__main__": 7,
 }  # fmt: skip
 

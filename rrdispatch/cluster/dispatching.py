@@ -100,7 +100,8 @@ class Dispatching:
         # Not closed by the dispatcher yet.
         self._open = {index for index, sock in enumerate(listeners) if sock.fileno() >= 0}
         self._closed: Callable[[], None] | None = None
-        self._ending: dict[int, Callable[[], None]] = {}  # listeners that go while others stay
+        # Listeners that go while others stay: whom to tell, and until when they may be emptied.
+        self._ending: dict[int, tuple[Callable[[], None], float]] = {}
         self._closing_by = 0.0
         self._replaced: list[float] = []
         self.gone = Totals()
@@ -118,9 +119,9 @@ class Dispatching:
         self._open.add(index)
         self._tell_listener(index)
 
-    def close_listener(self, index: int, answered: Callable[[], None]) -> None:
-        """That one, now, and what waits in its backlog."""
-        self._ending[index] = answered
+    def close_listener(self, index: int, answered: Callable[[], None], within: float = 0.0) -> None:
+        """That one; what is still in its backlog after ``within`` seconds goes with it."""
+        self._ending[index] = answered, self._loop.time() + within
         self._close(index)
 
     def close_listeners(self, answered: Callable[[], None]) -> None:
@@ -187,10 +188,11 @@ class Dispatching:
         def closed(_: ControlMessage) -> None:
             self._open.discard(index)
             if index in self._ending:
-                self._loop.call_soon(self._ending.pop(index))
+                self._loop.call_soon(self._ending.pop(index)[0])
             self._if_all_closed()
 
-        left = max(0.0, self._closing_by - self._loop.time())
+        _, by = self._ending.get(index, (None, self._closing_by))
+        left = max(0.0, by - self._loop.time())
         values = (nanoseconds(min(QUIET, left)), nanoseconds(left))
         self.ask(ControlKind.LISTENER_CLOSE, closed, listener=index, values=values)
 

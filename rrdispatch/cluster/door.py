@@ -164,6 +164,11 @@ class Door:
         if not self.path.startswith("@"):
             shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)
 
+    def abandon(self) -> None:
+        """In a forked child: our copies; the loop is the parent's."""
+        for sock in (self._listener, *self._clients):
+            sock.close()
+
 
 def _open() -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

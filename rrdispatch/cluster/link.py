@@ -190,6 +190,10 @@ class Link:
         self._on_lost, self.over = None, True
         self._close()
 
+    def abandon(self) -> None:
+        """In a forked child: our copies; loop and dispatcher are the parent's."""
+        self._handle.close()
+
     def _close(self) -> None:
         """Kills what is left of it, reaps it and closes what we hold of it."""
         self._timer.cancel()

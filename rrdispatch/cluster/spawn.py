@@ -64,6 +64,8 @@ class Post:
     shared: Sequence[int] = ()  # the listening sockets themselves
     names: Mapping[str, str] = field(default_factory=dict)  # and what is told of them
     core: int | None = None  # the only one that it may use
+    stdio: Sequence[int] | None = None  # of ours, in place of /dev/null and the logger's pipes
+    also: Sequence[tuple[int, int]] = ()  # pairs (ours, its)
 
 
 def spawn(launch: Launch, post: Post) -> WorkerHandle:
@@ -74,7 +76,7 @@ def spawn(launch: Launch, post: Post) -> WorkerHandle:
         fds = _descriptors(handle, post, its_ends)
         command = launch.argv or (launch.python, BOOT)
         handle.says_ready = post.shim is None or launch.settings.wait_ready
-        if launch.argv:
+        if launch.argv and post.stdio is None:
             handle.sd_notify = sdnotify.open_socket()
         request = SpawnRequest(
             program=command[0],
@@ -140,10 +142,14 @@ def _descriptors(handle: WorkerHandle, post: Post, its_ends: ExitStack) -> list[
         return fd
 
     numbers = Numbers(len(post.shared))
-    handle.stdout, out = os.pipe2(os.O_CLOEXEC)
-    pairs = [(its(out), 1)]
-    handle.stderr, err = os.pipe2(os.O_CLOEXEC)
-    pairs += [(its(err), 2), (its(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)), 0)]
+    pairs = [*post.also]
+    if post.stdio is not None:
+        pairs += [(fd, number) for number, fd in enumerate(post.stdio)]
+    else:
+        handle.stdout, out = os.pipe2(os.O_CLOEXEC)
+        pairs += [(its(out), 1)]
+        handle.stderr, err = os.pipe2(os.O_CLOEXEC)
+        pairs += [(its(err), 2), (its(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)), 0)]
     handle.open_scoreboard(_core.scoreboard_create(handle.slot, handle.generation))
     handle.notify, far = socket.socketpair(
         socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC

@@ -1,0 +1,47 @@
+"""Messages: large ones, many of them, to somebody who does not read, and the last ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.node.script import Script
+
+
+def test_large_both_ways() -> None:
+    with Script("talk.py", "large") as script:
+        assert script.ended() == 0
+        (sent,), (back,) = script.of("sent"), script.of("back")
+    assert sent["told"] is False  # more waits than its reader has had time for
+    assert back["digest"] == sent["digest"]
+    assert back["length"] > 2_000_000
+
+
+def test_a_flood_both_ways_keeps_its_order() -> None:
+    with Script("talk.py", "flood") as script:
+        assert script.ended() == 0
+        assert [line["ordered"] for line in script.of("flood")] == [True]
+
+
+def test_nobody_waits_for_a_worker_that_does_not_read() -> None:
+    with Script("talk.py", "deaf") as script:
+        assert script.ended() == 0
+        (deaf,) = script.of("deaf")
+        assert script.of("heard")
+        ends = [(line["code"], line["signal"]) for line in script.of("exit")]
+    assert deaf["last"] is False
+    assert sorted(ends, key=str) == [(0, None), (None, "SIGKILL")]
+
+
+def test_what_a_worker_said_before_its_end_is_heard_before_it() -> None:
+    with Script("talk.py", "last-words") as script:
+        assert script.ended() == 0
+        said = script.said()
+    assert [line["number"][0] for line in said[:-1]] == list(range(1000))
+    assert said[-1] == {"event": "exit", "code": 5, "signal": None}
+
+
+@pytest.mark.parametrize("scenario", ["not-json"])
+def test_what_json_cannot_say_is_refused_at_once(scenario: str) -> None:
+    with Script("talk.py", scenario) as script:
+        assert script.ended() == 0
+        assert script.of("refused")
