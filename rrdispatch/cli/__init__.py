@@ -10,6 +10,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run one command and leave with its exit code (docs/exit-codes.md)."""
     import sys
 
+    from rrdispatch.cli import quick
+
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if (code := quick.run(given)) is not None:
+        sys.exit(code)
     from rrdispatch.cli.group import run
 
-    sys.exit(run(sys.argv[1:] if arguments is None else list(arguments)))
+    sys.exit(run(given))

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from rrdispatch.cli.list import collect
+from rrdispatch.cli.listing import collect
 
 
 @click.command("jlist")

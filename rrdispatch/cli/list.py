@@ -2,33 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
-from rrdispatch.cli import table
-from rrdispatch.cli.errors import warn
-from rrdispatch.cli.table import Column, shown_bytes, shown_time
-from rrdispatch.control import rows, selectors
-
-COLUMNS = (
-    Column("id", "id", right=True),
-    Column("name", "name"),
-    Column("namespace", "namespace", drop=9),
-    Column("mode", "mode", drop=7),
-    Column("pid", "pid", right=True, drop=5),
-    Column("uptime", "uptime", right=True, drop=3),
-    Column("restarts", "↺", right=True, drop=2),
-    Column("status", "status"),
-    Column("serving", "workers", right=True, drop=1),
-    Column("cpu", "cpu", right=True, drop=4),
-    Column("memory", "mem", right=True, drop=4),
-    Column("connections", "conns", right=True, drop=6),
-    Column("connections_per_second", "conn/s", right=True, drop=8),
-    Column("pending", "pending", right=True, drop=8),
-)
+from rrdispatch.cli import listing
 
 
 @click.command("list")
@@ -37,70 +15,4 @@ COLUMNS = (
 @click.option("-w", "--workers", is_flag=True, help="A line for each worker, too.")
 def command(selectors: Sequence[str], as_json: bool, workers: bool) -> None:
     """Show the apps: id, state, workers, CPU, memory, connections."""
-    found = collect(selectors)
-    if as_json:
-        click.echo(json.dumps(found))
-        return
-    show(found, workers)
-
-
-def collect(texts: Sequence[str]) -> list[dict[str, Any]]:
-    apps = (
-        [target.definition for target in selectors.resolve(texts)] if texts else selectors.known()
-    )
-    for spoilt in {app.spoilt for app in apps} - {""}:
-        warn(spoilt)
-    return rows.collect(apps)
-
-
-def show(found: Sequence[Mapping[str, Any]], workers: bool = False) -> None:
-    if not found:
-        click.echo("no apps: rrdispatch start TARGET")
-        return
-    lines = []
-    for row in found:
-        lines.append(cells(row))
-        if workers:
-            lines += [worker_cells(row, worker) for worker in row["workers"]]
-    click.echo(table.render(COLUMNS, lines, table.width(), table.colourful()))
-
-
-def cells(row: Mapping[str, Any]) -> dict[str, str]:
-    """An app as it is shown."""
-    alive = row["primary_pid"] is not None
-    return {
-        "id": "-" if row["id"] is None else str(row["id"]),
-        "name": row["name"],
-        "namespace": row["namespace"],
-        "mode": row["mode"],
-        "pid": str(row["primary_pid"]) if alive else "-",
-        "uptime": shown_time(row["uptime"]) if alive else "-",
-        "restarts": str(row["restarts"]),
-        "status": row["status"],
-        "serving": f"{row['serving']}/{row['instances']}" if alive else "-",
-        "cpu": f"{row['cpu']:.0f}%" if alive else "-",
-        "memory": shown_bytes(row["memory"]) if alive else "-",
-        "connections": str(row["connections"]) if alive else "-",
-        "connections_per_second": f"{row['connections_per_second']:.0f}" if alive else "-",
-        "pending": str(row["pending"]) if alive else "-",
-    }
-
-
-def worker_cells(row: Mapping[str, Any], worker: Mapping[str, Any]) -> dict[str, str]:
-    """One worker of an app."""
-    return {
-        "id": "",
-        "name": f"{row['name']}:{worker['slot']}",
-        "namespace": "",
-        "mode": "worker",
-        "pid": str(worker["pid"]),
-        "uptime": shown_time(worker["uptime"]),
-        "restarts": str(worker["restarts"]),
-        "status": worker["state"],
-        "serving": "",
-        "cpu": f"{worker['cpu']:.0f}%",
-        "memory": shown_bytes(worker["memory"]),
-        "connections": str(worker["inflight"]),
-        "connections_per_second": "",
-        "pending": str(worker["pending"]),
-    }
+    listing.run(selectors, as_json, workers)

@@ -37,7 +37,7 @@ def command(selectors: Sequence[str], plain: bool, interval: str) -> None:
 
 def show(selectors: Sequence[str]) -> None:
     """Once, as lines."""
-    from rrdispatch.cli.list import collect
+    from rrdispatch.cli.listing import collect
     from rrdispatch.cli.table import width
     from rrdispatch.monit import plain
 

@@ -6,7 +6,6 @@ Written by ourselves: ``import rich`` alone costs more than ``list`` may take.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,9 +30,15 @@ class Column:
 
 def width() -> int:
     """Of the terminal, or of one that nobody sees."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
-        return shutil.get_terminal_size((80, 24)).columns
-    return PIPED
+    said = os.environ.get("COLUMNS", "")
+    if said.isascii() and said.isdigit() and int(said):
+        return int(said)
+    if not sys.stdout.isatty():
+        return PIPED
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:
+        return 80
 
 
 def colourful() -> bool:

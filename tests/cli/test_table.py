@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rrdispatch.cli.list import COLUMNS, cells
+from rrdispatch.cli.listing import COLUMNS, cells
 from rrdispatch.cli.table import plain, render, shown_bytes, shown_time
 
 ROW = {
