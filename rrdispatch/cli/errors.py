@@ -5,6 +5,7 @@ It is the one place that turns exceptions into words and codes. It knows no comm
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from rrdispatch.errors import ConfigError, Error, ReloadError, StartError, Targe
 from rrdispatch.options import nearest
 
 INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # For errors that come out of the app: it knows what is wrong, we know where to look.
 _HINTS: dict[type[Error], str] = {
@@ -42,6 +44,12 @@ def guarded(action: Callable[[], object]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our stdout left (`| head`). Python would complain again at its own flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return Error.exit_code
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        tell(Error(f"stdout cannot be written to: {error.strerror}"))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Error.exit_code
 

@@ -36,10 +36,10 @@ def _list(selectors: Sequence[str], as_json: bool, workers: bool) -> int | None:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
-    except Error:
-        return None
     except BrokenPipeError:
         # As in errors.py: Python would complain again at its own flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return Error.exit_code
+    except (Error, OSError):
+        return None
     return 0

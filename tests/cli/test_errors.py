@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from rrdispatch import errors
 from rrdispatch.cli.errors import guarded, say
 from rrdispatch.cli.group import COMMANDS, run
+from tests.harness.servers import ROOT
 
 
 def failing(error: BaseException) -> int:
@@ -121,3 +125,17 @@ def test_stderr_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     say("nobody hears this")
     say("nor this")
     sys.stderr.close()
+
+
+@pytest.mark.parametrize("typed", ["list", "cpus", "jlist"])
+def test_a_stdout_without_room_is_said(typed: str, tmp_path: Path) -> None:
+    """Once: neither Python's own flush nor a traceback follows."""
+    with open("/dev/full", "w") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "rrdispatch", typed],
+            env={**os.environ, "RRDISPATCH_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60,
+        )  # fmt: skip
+    assert (told.returncode, told.stderr) == (
+        1, "error: stdout cannot be written to: No space left on device\n"
+    )  # fmt: skip
