@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from contextlib import ExitStack, suppress
 
 import pytest
 
+from rrdispatch.cluster import quiet
 from rrdispatch.cluster.quiet import (
     HURRY,
     IDLE_AFTER,
@@ -153,6 +155,30 @@ def test_catches() -> None:
             process.stdout.readline()
             assert catches(process.pid, signal.SIGTERM) == caught
             process.communicate(b"\n")
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_a_kernel_that_cannot_be_asked(
+    stack: ExitStack, family: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is open is at work: late, but nothing is cut that need not be."""
+
+    def missing(*_: object) -> socket.socket:
+        raise OSError(errno.EPROTONOSUPPORT, "no")
+
+    pair = Pair(stack, family)
+    monkeypatch.setattr(quiet, "_diag", missing)
+    watch = Watch(os.getsid(0), {pair.port}, signal.SIGTERM, 0.0)
+    assert watch.at_work() == watch.at_work() == 1
+    pair.server.close()
+    wait_until(lambda: watch.at_work() == 0, 20.0)
+
+
+def test_an_unknown_family_of_sockets_is_an_error() -> None:
+    """As where the kernel has the family, and nobody in it who answers."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, quiet.SOCK_DIAG) as diag:
+        quiet._ask(diag, 40, b"", quiet.DUMP)
+        assert quiet.ERROR in [kind for kind, _ in quiet._read(diag)]
 
 
 def test_only_what_the_worker_holds(stack: ExitStack) -> None:
