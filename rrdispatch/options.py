@@ -142,7 +142,8 @@ def unknown(what: str, word: str, known: Iterable[str], where: str) -> ConfigErr
 
 def no_setting(written: str, value: object, known: Iterable[str], where: str) -> ConfigError:
     """The error for a key of a file; a table is most often a heading that is one too many."""
-    if not isinstance(value, Mapping):
+    near = nearest(written, known)
+    if not isinstance(value, Mapping) or (near and difference(written, near) <= 1):
         return unknown("setting", written, known, where)
     hint = "settings stand at the top of the file, under no heading"
     return ConfigError(f"{where}: there is no table [{written}]", hint=hint)
