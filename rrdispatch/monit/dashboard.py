@@ -153,7 +153,7 @@ class Dashboard(Screen[None]):
         heights = shown.heights(content, max(1, len(self._seen)), workers, self._big_logs)
         for widget, height in zip((self._apps, self._workers, self._logs), heights, strict=True):
             widget.display = height > 0
-            widget.styles.height = height
+            widget.styles.height = max(0, height)
 
     def _news(self) -> Text:
         if not self._under_way:

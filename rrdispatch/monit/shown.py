@@ -103,7 +103,7 @@ def worker_cells(seen: Seen, worker: Mapping[str, Any]) -> dict[str, str]:
         "memory": short_bytes(worker["memory"]),
         "connections": str(worker["inflight"]) if told else "?",
         "pending": str(worker["pending"]) if told else "?",
-        "share": "-" if share is None else f"{100 * share:.0f}%",
+        "share": "-" if share is None else percent(share),
     }
 
 
@@ -119,6 +119,11 @@ def short_bytes(count: float) -> str:
             return f"{count:.0f}{unit}"
         count /= 1024
     return f"{count:.1f}gb" if count < 100 else f"{count:.0f}gb"
+
+
+def percent(part: float) -> str:
+    """Of many workers each has less than one in a hundred."""
+    return f"{100 * part:.1f}%" if 0 < part < 0.00995 else f"{100 * part:.0f}%"
 
 
 def shares(seen: Seen) -> dict[int, float]:

@@ -10,7 +10,7 @@ Grid, LogPane { background: ansi_default; color: ansi_default; border: none; pad
 Grid:focus, LogPane:focus { background: ansi_default; border: none;
     border-top: heavy ansi_cyan; border-title-color: ansi_default; background-tint: 0%; }
 Ask, Help { align: center middle; background: transparent; }
-#box { width: 78; max-width: 100%; height: auto; max-height: 100%; padding: 0 2;
+#box { width: 80; max-width: 100%; height: auto; max-height: 100%; padding: 0 2;
     border: round ansi_cyan; background: ansi_default; }
 #box Static { height: auto; text-wrap: wrap; }
 """
