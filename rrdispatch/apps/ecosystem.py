@@ -16,8 +16,11 @@ from rrdispatch.checks import name_of
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile, Place
 from rrdispatch.options import Wrong, nearest
+from rrdispatch.settings import OPTIONS
 
 PROFILE = "env_"
+# Ours that pm2, which ignores what it does not know, lets pass: "listen": false, for example.
+OURS = set(OPTIONS) - {"target", "arguments", *KEYS, *REASONS, *ALIASES}
 _BESIDE = ("deploy", "static")  # of apps
 
 
@@ -58,7 +61,7 @@ def read(file: ConfigFile, profile: str = "") -> AppsFile:
             )
         apps[app.name] = app
         notes += left
-        profiles |= {key.removeprefix(PROFILE) for key in entry.said if key.startswith(PROFILE)}
+        profiles |= {key.removeprefix(PROFILE) for key in entry.said if _is_profile(key)}
     shared = ConfigFile(file.path, {})
     return AppsFile(file.path, shared, None, apps, tuple(notes), frozenset(profiles))
 
@@ -87,10 +90,10 @@ def _named(entry: _Entry) -> _Entry:
     """With all keys by their first names."""
     said: dict[str, Any] = {}
     names: dict[str, str] = {}
-    known = {*KEYS, *REASONS, *ALIASES} - {*_BESIDE}
+    known = {*KEYS, *REASONS, *ALIASES, *OURS} - {*_BESIDE}
     for written, value in entry.said.items():
         key = ALIASES.get(written, written)
-        if key not in known and not key.startswith(PROFILE):
+        if key not in known and not _is_profile(key):
             raise _unknown(written, entry.at(written), known)
         if value is None:
             continue
@@ -108,7 +111,8 @@ def _app(entry: _Entry, profile: str) -> tuple[App, list[Note]]:
     making = Making(said, entry.file.folder)
     for key in sorted(said, key=lambda key: key == "script"):  # it uses what others checked
         _read(making, entry, key)
-    making.table.setdefault("instances", "1")
+    if "instances" not in making.table:
+        making.put("instances", "1", "instances (1 if not said)")
     if found := _environment(entry, profile):
         making.put("env", found, "env")
     name = checked_name(said.get("name", name_of(str(said["script"]))), f"{entry.at('name')}: name")
@@ -125,6 +129,9 @@ def _app(entry: _Entry, profile: str) -> tuple[App, list[Note]]:
 
 def _read(making: Making, entry: _Entry, key: str) -> None:
     value = entry.said[key]
+    if key in OURS:
+        making.put(key, value, key)
+        return
     if key not in KEYS:
         if key in REASONS and (key not in HARMLESS or value != HARMLESS[key]):
             making.left[key] = REASONS[key]
@@ -142,11 +149,15 @@ def _notes(entry: _Entry, making: Making, name: str) -> list[Note]:
     ]
 
 
+def _is_profile(key: str) -> bool:
+    return key.startswith(PROFILE) and key not in OURS
+
+
 def _environment(entry: _Entry, profile: str) -> dict[str, str]:
     """``port``, ``env``, and ``env_PROFILE`` on top, as texts."""
     found: dict[str, str] = {}
     for key in ("port", "env", PROFILE + profile):
-        if key in entry.said:
+        if key in entry.said and key not in OURS:
             found.update(_variables(entry, key))
     return found
 
@@ -167,6 +178,6 @@ def _variables(entry: _Entry, key: str) -> dict[str, str]:
 
 
 def _unknown(word: str, where: str, known: Iterable[str]) -> ConfigError:
-    near = nearest(word, known)
+    near = {"target": "script", "arguments": "args"}.get(word) or nearest(word, known)
     hint = f"did you mean {near!r}?" if near else "docs/configuration.md has the list"
     return ConfigError(f"{where}: there is no key {word!r}", hint=hint)

@@ -97,6 +97,8 @@ def test_every_key_of_theirs_is_known_once() -> None:
         ({"port": 3000}, {"env": {"PORT": "3000"}}),
         ({"env": {"A": 1, "B": True, "C": 1.5, "D": "x", "E": 2.0}},
          {"env": {"A": "1", "B": "true", "C": "1.5", "D": "x", "E": "2"}}),
+        ({"listen": False, "band": 3}, {"listen": False, "band": 3}),
+        ({"env_file": "x.env"}, {"env": {}}),
         ({"cmd": None, "cwd": "/srv"}, {"cwd": "/srv"}),
     ],
 )  # fmt: skip
@@ -135,6 +137,10 @@ def test_a_command_with_words_in_it(tmp_path: Path) -> None:
     assert (found.target, found.arguments) == ("python", ("-m", "http.server", "80"))
     (tmp_path / "my app.js").touch()
     assert one(tmp_path, script="my app.js", args="x").target == "my app.js"
+
+
+def test_it_is_said_that_an_app_has_one_worker_because_nothing_was_said(tmp_path: Path) -> None:
+    assert one(tmp_path).sources["instances"] == ("ecosystem.json: web: instances (1 if not said)")
 
 
 def test_paths_start_from_the_file(tmp_path: Path) -> None:
@@ -185,6 +191,8 @@ def test_what_stands_beside_the_apps_is_named(tmp_path: Path) -> None:
         ({"cmd": "x"}, "line 6: script and cmd mean the same", "keep one"),
         ({"name": "a b"}, "line 4: name: 'a b' is not a name", "letters"),
         ({"namespace": "a b"}, "line 6: namespace: 'a b' is not a name", "letters"),
+        ({"band": "x"}, "line 6: web: band: 'x' is not a whole number", "1 to"),
+        ({"target": "x"}, "line 6: there is no key 'target'", "did you mean 'script'?"),
         ({"script": 3}, "line 5: script: 3 is not a text", "path"),
         ({"autostart": "no"}, "line 6: autostart: 'no' is neither", "true or false"),
     ],
@@ -203,7 +211,13 @@ VALUES = st.one_of(
 )  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(sorted(THEIRS | {"env_x", "bogus"})), VALUES, max_size=6))
+@given(
+    st.dictionaries(
+        st.sampled_from(sorted(THEIRS | {"env_x", "bogus", "listen", "bind", "env_file"})),
+        VALUES,
+        max_size=6,
+    )
+)
 def test_any_value_is_taken_or_refused_by_name(entry: dict[str, Any]) -> None:
     file = ConfigFile(Path("/srv/ecosystem.json"), {"apps": [entry]})
     try:
