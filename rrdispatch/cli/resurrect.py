@@ -19,21 +19,24 @@ from rrdispatch.errors import ControlError
 def command(all_saved: bool) -> int:
     """Start all apps that should run and do not; not those that somebody stopped.
 
-    If none of the list should run: those that should have run at the last `save`.
+    If the list is empty: those that should have run at the last `save`.
     """
-    listed = [app for app in selectors.known() if app.id >= 0]
+    known = selectors.known()
+    listed = [app for app in known if app.id >= 0]
     for app in listed:
         if app.spoilt:
             warn(app.spoilt)
-    wanted = [app for app in listed if app.wanted == RUN]
-    lost, missing = _lost(listed), gone(wanted)
-    codes = [_each(missing, start)]
-    if all_saved or not wanted:
-        codes.append(_each(lost, start_saved))
-    elif lost:
-        names = ", ".join(app.name for app in lost)
-        say(f"stopped or deleted since the last save: {names}\nhint: rrdispatch resurrect --saved")
-    if not missing and not (lost and (all_saved or not wanted)):
+    missing = gone([app for app in listed if app.wanted == RUN])
+    lost = _lost(listed)
+    spoilt = {app.name: app.error["message"] for app in known if app.id < 0 and app.error}
+    back = [app for app in lost if all_saved or not listed or app.name in spoilt]
+    for app in back:
+        if app.name in spoilt:
+            warn(f"{spoilt[app.name]}: {app.name} is started as it was saved")
+    codes = [_each(missing, start), _each(back, start_saved)]
+    if left := ", ".join(app.name for app in lost if app not in back):
+        say(f"stopped or deleted since the last save: {left}\nhint: rrdispatch resurrect --saved")
+    if not missing and not back:
         click.echo("nothing to start")
     return max(codes)
 

@@ -18,7 +18,7 @@ from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.cluster.view import View
 from rrdispatch.control import definitions, heirs, protocol, statedir
 from rrdispatch.control.app import App
-from rrdispatch.control.definitions import Definition
+from rrdispatch.control.definitions import RUN, Definition
 from rrdispatch.errors import ControlError, Error, StartError
 from rrdispatch.settings import Settings
 
@@ -124,6 +124,7 @@ def _claim(definition: Definition, gather: Gather) -> tuple[App, Settings]:
         definition.namespace = definition.namespace or before
         definition.settings, definition.version = settings.values(), __version__
         definition.before = None if known is None else known.before or asdict(known)
+        definition.wanted = RUN  # in the first version of its file, too: see kept.py
         definitions.give_id(definition)
     except BaseException:
         if known is None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rrdispatch.control import definitions, statedir
 from rrdispatch.control.ask import ANSWER, GoneError, Line
-from rrdispatch.control.definitions import STOP, Definition
+from rrdispatch.control.definitions import RUN, STOP, Definition
 from rrdispatch.control.statedir import NotRunningError, SilentError
 from rrdispatch.errors import ControlError
 
@@ -103,6 +103,15 @@ def _forget_wish(app: Definition) -> None:
         found = definitions.load(app.name)
         if found is not None:
             found.wanted, found.error, found.ended = STOP, None, found.ended or time.time()
+            definitions.save(found)
+
+
+def wish(app: Definition) -> None:
+    """It should run all the same: whoever ended it meant the moment, as at the end of a machine."""
+    with locked(app.name, ANSWER):
+        found = definitions.load(app.name)
+        if found is not None:
+            found.wanted = RUN
             definitions.save(found)
 
 

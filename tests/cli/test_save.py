@@ -31,11 +31,20 @@ def test_what_was_saved_comes_back_when_nothing_else_is_left(plane: Plane) -> No
     path = plane.home / saved.FILE
     assert plane.ok("save") == f"saved: 2 apps, of which 1 should run: {path}\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    plane.ok("kill")
-    assert plane.ok("resurrect") == "one: started\n"  # as after pm2's kill
     plane.ok("delete", "all")
     assert plane.ok("resurrect") == "one: started\n"
     assert statuses(plane) == {"one": "online"}
+    assert plane.ok("resurrect") == "nothing to start\n"
+
+
+def test_what_was_killed_comes_back_and_what_was_stopped_does_not(plane: Plane) -> None:
+    start(plane, "one", "two")
+    plane.ok("stop", "two")
+    plane.ok("kill")
+    assert statuses(plane) == {"one": "stopped", "two": "stopped"}
+    assert plane.ok("resurrect") == "one: started\n"
+    plane.ok("save")
+    plane.ok("stop", "all")
     assert plane.ok("resurrect") == "nothing to start\n"
 
 
@@ -80,11 +89,13 @@ def test_half_written_files_are_told_and_the_ones_before_are_used(plane: Plane) 
 
 
 def test_an_app_without_a_whole_file_is_started_as_it_was_saved(plane: Plane) -> None:
-    start(plane, "one")
+    start(plane, "one", "two")
     plane.ok("save")
     plane.close()
-    for path in (plane.home / "one" / definitions.FILE, plane.home / saved.FILE):
-        previous(path).unlink(missing_ok=True)
-    (plane.home / "one" / definitions.FILE).write_bytes(b"\0" * 4096)
-    assert plane.ok("resurrect") == "one: started\n"
-    assert statuses(plane) == {"one": "online"}
+    file = plane.home / "one" / definitions.FILE
+    previous(file).unlink()
+    file.write_bytes(b"\0" * 4096)
+    told = plane.type("resurrect")
+    assert (told.code, told.out) == (0, "two: started\none: started\n"), told
+    assert f"{file} is spoilt" in told.err
+    assert statuses(plane) == {"one": "online", "two": "online"}
