@@ -83,14 +83,12 @@ def text(app: Definition, where: Manager) -> str:
         f"ExecStart={start}",
         "# Waits for the new code to prove itself; fails if the old code was taken back.",
         f"ExecReload={reload}",
-        "# TERM to the primary alone: it lets the workers finish what they have.",
+        *_end(settings, app),
         "KillMode=mixed",
         f"TimeoutStartSec={start_limit(settings):g}",
         f"TimeoutStopSec={stop_limit(settings):g}",
-        "Restart=on-failure",
+        *_again(settings),
         "RestartSec=1",
-        "# A wrong setting, or an app that runs already outside of systemd: no use to try again.",
-        "RestartPreventExitStatus=2 8",
         "# A worker that was killed for lack of memory is replaced by the primary.",
         "OOMPolicy=continue",
         "",
@@ -107,6 +105,36 @@ def _followed(settings: Settings) -> list[str]:
         "# A killed primary is followed by an heir (MAINPID): the service ends with its last",
         "# process. systemd before 250 does not know this key, and starts the service anew.",
         "ExitType=cgroup",
+    ]
+
+
+def _end(settings: Settings, app: Definition) -> list[str]:
+    """systemd 252 does not wait for a main process that is no child of its own, as an heir is: it
+    would kill all the moment after TERM.
+    """
+    if not settings.heir:
+        return ["# TERM to the primary alone: it lets the workers finish what they have."]
+    stop = " ".join(quoted(word) for word in (*command(), "stop", app.name))
+    return [
+        "# Waits for the workers to finish what they have; systemd would not wait for an heir.",
+        f"ExecStop=-{stop}",
+    ]
+
+
+def _again(settings: Settings) -> list[str]:
+    """2 and 8: a wrong setting, or it runs already outside of systemd: no use to try again.
+
+    systemd 252 keeps what it once took for a failure: with an heir that served on, the end of the
+    next ExecReload would end the service. So the primary's violent end is none, and whether the
+    service is started anew depends on the end of its last process.
+    """
+    if not settings.heir:
+        return ["Restart=on-failure", "RestartPreventExitStatus=2 8"]
+    return [
+        "# An heir follows: no failure of the service.",
+        "SuccessExitStatus=SIGKILL SIGSEGV SIGBUS SIGABRT",
+        "Restart=always",
+        "RestartPreventExitStatus=0 2 8",
     ]
 
 

@@ -117,8 +117,21 @@ def test_limits_come_from_the_settings() -> None:
     unit = units.text(definition(drain_timeout=100, shutdown_delay=7, instances="3"), SYSTEM)
     assert float(keys(unit, "TimeoutStopSec")[0]) > 107
     assert float(keys(unit, "TimeoutStartSec")[0]) > 3 * 160
-    assert keys(unit, "ExitType") == []
-    assert keys(units.text(definition(heir=True), SYSTEM), "ExitType") == ["cgroup"]
+
+
+def test_what_an_heir_asks_of_systemd() -> None:
+    """Found by hand on systemd 252: without these it ends a service that an heir goes on with."""
+    plain, followed = units.text(definition(), SYSTEM), units.text(definition(heir=True), SYSTEM)
+    for key in ("ExitType", "ExecStop", "SuccessExitStatus"):
+        assert keys(plain, key) == []
+    assert keys(plain, "Restart") == ["on-failure"]
+    assert keys(followed, "ExitType") == ["cgroup"]
+    assert "SIGKILL" in keys(followed, "SuccessExitStatus")[0].split()
+    assert keys(followed, "Restart") == ["always"]
+    assert keys(followed, "RestartPreventExitStatus") == ["0 2 8"]
+    (stop,) = keys(followed, "ExecStop")
+    assert stop.startswith("-")
+    assert stop.endswith(" stop web")
 
 
 @pytest.mark.parametrize("word", ["plain", "a b", 'say "hi"', "back\\slash", "tab\there", ""])
