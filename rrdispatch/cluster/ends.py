@@ -33,7 +33,9 @@ def unwanted(
     if last and proven and rules.ended_well(code):
         _well(view, worker)
         return
-    failure = Failure(reason, worker.id, worker.slot)
+    late = view.now >= worker.started_at + rules.ready_timeout
+    silent = bool(worker.fault) and worker.ready_at is None and late
+    failure = Failure(reason, worker.id, worker.slot, silent)
     reload = view.operation
     on_trial = isinstance(reload, Reload) and worker.generation == reload.generation
     slot = view.slots.get(worker.slot)

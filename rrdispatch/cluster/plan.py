@@ -25,7 +25,7 @@ from rrdispatch.cluster.actions import (
 )
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Failure, Finish, Reload, Start, Stop, View, Worker
-from rrdispatch.cluster.wishes import Wish, closed_by, wish_for
+from rrdispatch.cluster.wishes import Wish, closed_by, was_silent, wish_for
 
 GATHERING = 2.0  # seconds that the first ready worker waits for the others
 EMPTYING = 0.8  # the part of drain_timeout that the dispatcher has to empty a queue
@@ -199,7 +199,7 @@ def _start(view: View, start: Start) -> Iterator[Action]:
         ready = {worker.slot for worker in view.serving}
         if all(slot.index in ready or slot.settled for slot in slots):
             yield Finish("start")
-    elif all(slot.failures for slot in slots[:2]) and not view.alive:
+    elif (was_silent(view) or all(slot.failures for slot in slots[:2])) and not view.alive:
         yield Fail(Finish("start", failure=slots[0].last_failure))
 
 

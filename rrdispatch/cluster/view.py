@@ -67,6 +67,7 @@ class Failure:
     reason: str
     worker: int = 0
     slot: int = -1
+    silent: bool = False  # it was killed for not being ready in time
 
 
 @dataclass(slots=True)

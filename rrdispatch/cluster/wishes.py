@@ -101,7 +101,7 @@ def _steady(view: View, slot: Slot, workers: list[Worker], out: Wish) -> None:
         out.want([wrong.keep], Wanted.SERVE)
     crowded = (wrong.keep is not None or view.serves) and _crowded(workers, view.generation)
     empty = _stays_empty(view, slot, workers)
-    if right.vacant and not crowded and not empty and _may_start(view, slot):
+    if right.vacant and not crowded and not empty and _may_start(view, slot, workers):
         out.spawns.append((slot.index, view.generation, due(view, slot)))
 
 
@@ -111,12 +111,21 @@ def _stays_empty(view: View, slot: Slot, workers: Sequence[Worker]) -> bool:
     return slot.errored or slot.ended or undecided
 
 
-def _may_start(view: View, slot: Slot) -> bool:
+def _may_start(view: View, slot: Slot, workers: Sequence[Worker]) -> bool:
     """At the start one worker boots alone; if it fails, a second one gives a second opinion."""
     if not isinstance(view.operation, Start) or view.operation.opened_at is not None:
         return True
+    if was_silent(view):
+        return False
     first_failed = view.slots[0].failures > 0
-    return slot.index == (1 if first_failed else 0) and slot.failures == 0
+    untried = slot.failures == 0 and not any(worker.alive for worker in workers)
+    return slot.index == (1 if first_failed else 0) and untried
+
+
+def was_silent(view: View) -> bool:
+    """The first worker of all took ``ready_timeout``: a second opinion would take as long again."""
+    failure = view.slots[0].last_failure
+    return failure is not None and failure.silent
 
 
 def due(view: View, slot: Slot) -> float:

@@ -22,6 +22,7 @@ class Script:
     dies: float | None = None
     drains: float = 0.01  # from the stop signal to the exit; infinity = ignores it
     queue: float = 0.001  # until the dispatcher says that its queue is empty
+    killed: float = 0.001  # from SIGKILL to the exit
 
 
 @dataclass
@@ -78,7 +79,7 @@ class FakeWorld:
             case act.AskToStop(worker=worker):
                 self.later(self.scripts[worker].drains, news.Exited(worker, "exit code 0"))
             case act.Kill(worker=worker):
-                self.later(0.001, news.Exited(worker, "SIGKILL"))
+                self.later(self.scripts[worker].killed, news.Exited(worker, "SIGKILL"))
             case act.Remove(worker=worker):
                 self.later(0.001, news.Removed(worker))
             case act.CloseListeners():

@@ -45,6 +45,19 @@ def test_a_start_that_fails_asks_for_a_second_opinion_and_ends() -> None:
     assert bench.view.finished
 
 
+def test_a_start_in_silence_ends_with_ready_timeout() -> None:
+    """A second opinion would take as long again. Who is killed is not replaced before its end."""
+    script = Script(ready=None, killed=0.5)
+    bench = Bench(4, Rules(ready_timeout=60.0), script=lambda spawn: script)
+    began = bench.world.clock
+    bench.world.run(until=lambda: bool(bench.world.finishes("start")))
+    assert bench.world.clock == pytest.approx(began + 60.5)
+    assert [spawn.slot for spawn in bench.world.of(act.Spawn)] == [0]
+    (failed,) = bench.world.finishes("start")
+    assert failed.failure is not None
+    assert failed.failure.reason == "not ready within 60 s"
+
+
 def test_one_worker_that_cannot_boot_stops_nobody() -> None:
     bench = Bench(3, script=lambda s: Script(ready=None, dies=0.1) if s.slot == 0 else Script())
     bench.world.run(seconds=20)
