@@ -44,6 +44,18 @@ def test_run_ends_when_all_have_ended(
         assert sorted(line[-1] for line in lines) == ["0", "1"], "each once"
 
 
+def test_a_job_runs_again_at_its_hour(tmp_path: Path) -> None:
+    """The primary waits for it, with nobody to supervise."""
+    options = ("--no-autorestart", "--cron-restart", "*/3 * * * * *", "--probation", "0")
+    with job(tmp_path, 0, *options) as service:
+
+        def ran() -> list[int]:
+            return [service.output.text().count(f"job of slot {slot}") for slot in range(2)]
+
+        wait_until(lambda: min(ran()) >= 3, 60.0)
+        service.output.wait("reloaded in", 60.0)
+
+
 def test_one_that_is_killed_is_not_replaced_and_shown_as_stopped(plane: Plane) -> None:
     row = plane.start("shop:app", "--no-autorestart")
     victim, other = (worker["pid"] for worker in row["workers"])
