@@ -70,8 +70,15 @@ class Signals:
         self._target.reopen_logs().add_done_callback(lambda done: done.exception())
 
     def close(self) -> None:
+        """The service has ended, and what is left to do has a limit: nobody need ask again. In this
+        one thread nothing comes between the loop's handlers and SIG_IGN, which Python leaves.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, self._handled)
         for number in self._handled:
             self._loop.remove_signal_handler(number)
+            if number != signal.SIGCHLD:  # ignored, exit codes would be lost
+                signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._handled.clear()
 
 
