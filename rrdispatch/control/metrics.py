@@ -16,7 +16,8 @@ Stats = Mapping[str, Any]
 Sample = tuple[Sequence[str], float]
 Reduce = Callable[[Iterable[float]], float]
 
-STATES = ("starting", "serving", "reloading", "stopping", "down", "ended", "stopped")  # report.state_of
+# report.state_of
+STATES = ("starting", "serving", "reloading", "stopping", "down", "ended", "stopped")
 
 # name, kind, what it is, where it is found
 OF_APP: Sequence[tuple[str, str, str, Callable[[Stats], float]]] = (
