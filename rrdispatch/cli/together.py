@@ -42,7 +42,7 @@ def find(settings: Settings, cwd: str) -> None:
 
 def addresses(settings: Settings) -> set[str]:
     """Fixed ones that we open for it; a program that is preloaded says its own itself."""
-    if not settings.listen or (settings.is_program and not settings.share_listener):
-        return set()
-    found = map(parse, settings.bind)
+    ours = settings.listen and not settings.is_preloaded
+    watched = (settings.status_bind,) if settings.status_bind else ()
+    found = map(parse, (*(settings.bind if ours else ()), *watched))
     return {str(each) for each in found if not isinstance(each, InetAddress) or each.port}

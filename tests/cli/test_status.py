@@ -115,6 +115,17 @@ def test_a_port_that_is_taken_is_an_error_of_the_start(
     assert told.code == 2
 
 
+def test_two_apps_of_a_file_with_one_port_are_refused_before_a_start(plane: Plane) -> None:
+    apps = "".join(
+        f'[apps.{name}]\ntarget = "shop:app"\nbind = "127.0.0.1:0"\n' for name in ("one", "two")
+    )
+    (plane.here / "rrdispatch.toml").write_text(f'status_bind = "127.0.0.1:9100"\n{apps}')
+    told = plane.type("start")
+    assert told.code == 2, told
+    assert "one and two both listen on 127.0.0.1:9100" in told.err
+    assert plane.rows() == []
+
+
 def test_in_the_foreground_without_a_control_socket(plane: Plane) -> None:
     run = plane.begin("run", "shop:app", "-i", "1", "-b", "127.0.0.1:0", *PORT)
     try:
