@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rrdispatch.cluster import output
+from rrdispatch.control import protocol, statedir
 from rrdispatch.control.statedir import OUTPUT
 from tests.cli.plane import Plane
 from tests.harness import processes
@@ -38,6 +39,34 @@ def test_a_slots_file_is_no_other_apps(plane: Plane) -> None:
     assert plane.ok("logs", "web", "--no-follow", "--raw") == "I am web\n" * 2
     plane.ok("flush", "web")
     assert plane.ok("logs", "web-1", "--no-follow", "--raw") == "I am the other\n"
+
+
+LOUD = """
+import os, pathlib, time
+while not pathlib.Path("go").exists():
+    time.sleep(0.01)
+for block in range(500):
+    os.write(1, b"".join(b"%8d " % (block * 1000 + n) + b"x" * 90 + b"\\n" for n in range(1000)))
+pathlib.Path("done").touch()
+time.sleep(1000)
+"""
+
+
+def test_control_answers_while_a_worker_prints_50_mb_and_no_line_is_lost(plane: Plane) -> None:
+    options = ("--log-size", "0", "--log-type", "raw", "-l", "loud.log")
+    job = ("--no-listen", "--min-uptime", "0", "--", sys.executable, "-c", LOUD)
+    plane.ok("start", "--name", "loud", "-i", "1", *options, *job)
+    (plane.here / "go").touch()
+    answers = 0
+    while not (plane.here / "done").exists():
+        with statedir.connect("loud", plane.home, 30.0) as control:
+            control.sendall(protocol.request("stats", {}, 1))
+            assert control.recv(16)
+        answers += 1
+    assert answers > 10
+    log = plane.here / "loud.log"
+    wait_until(lambda: log.stat().st_size == 500_000 * 100, 60.0, "all of it is in the file")
+    assert [int(line[:8]) for line in log.read_bytes().splitlines()] == list(range(500_000))
 
 
 SAYS = """
