@@ -32,6 +32,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
     if (index != rr_pick(question.policy, all, count, question.turn, question.fewest, question.band))
         abort();
+    int sticky = rr_pick_source(all, count, rr_source(data, (uint32_t)size));
+    if (sticky >= count || (sticky < 0) != (eligible == 0) || (sticky >= 0 && !all[sticky].eligible))
+        abort();
     free(all);
     return 0;
 }
