@@ -140,8 +140,9 @@ class Talk:
         say(f"{self.settings.name}: {self.count}")
 
     def _scheme(self) -> str:
-        """Of the addresses; nothing for an app that was said to speak something of its own."""
-        if self.settings.interface == "serve":
+        """Of the addresses; nothing for an app that is said to speak something of its own."""
+        attribute = self.settings.target.rpartition(":")[2]
+        if self.settings.interface == "serve" or attribute == "serve":
             return ""
         return "https://" if self.settings.ssl_certfile else "http://"
 

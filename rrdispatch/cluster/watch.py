@@ -6,6 +6,7 @@ it with the primary.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import json
 import os
@@ -30,6 +31,7 @@ class Told:
     ignored: list[str] = field(default_factory=list)  # as they were typed
     written: list[str] = field(default_factory=list)  # files that the service itself writes to
     identities: list[str] = field(default_factory=list)  # the same by "device:inode"
+    since: float = 0.0  # wall clock: when the service began to read the files
 
 
 def own(path: str, told: Told) -> bool:
@@ -87,9 +89,35 @@ def main(told: Told) -> None:
 
     counts = chosen(told)
     print(json.dumps([]), flush=True)  # noqa: T201 (stdout is the protocol)
-    for changes in watch(*told.folders, watch_filter=counts, raise_interrupt=False):
-        paths = json.dumps(sorted(path for _, path in changes)[:20])
-        print(paths, flush=True)  # noqa: T201
+    early = True
+    # It returns once a second without a change, so that the first time says: now it watches.
+    for changes in watch(
+        *told.folders, watch_filter=counts, raise_interrupt=False,
+        rust_timeout=1000, yield_on_timeout=True,
+    ):  # fmt: skip
+        found = {path for _, path in changes}
+        if early:
+            found.update(missed(told, counts))
+            early = False
+        if found:
+            print(json.dumps(sorted(found)[:20]), flush=True)  # noqa: T201
+
+
+def missed(told: Told, counts: Callable[[object, str], bool]) -> list[str]:
+    """Changed after the service had begun to read and before anybody watched. By st_ctime, which
+    nobody can set: a file that is moved here keeps its st_mtime.
+    """
+    from watchfiles import Change, DefaultFilter
+
+    found = []
+    for top in told.folders:
+        for folder, below, names in os.walk(top):
+            below[:] = [name for name in below if name not in DefaultFilter.ignore_dirs]
+            for path in (os.path.join(folder, name) for name in names):
+                with contextlib.suppress(OSError):
+                    if os.stat(path).st_ctime >= told.since and counts(Change.modified, path):
+                        found.append(path)
+    return found
 
 
 if __name__ == "__main__":

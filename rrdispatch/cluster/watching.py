@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -123,6 +124,7 @@ def what(settings: Settings, cwd: str) -> Told:
         ignored=[*settings.ignore_watch, *([os.path.abspath(ours)] if ours else [])],
         written=[name for path in files if path for name in (path, os.path.realpath(path))],
         identities=written_to(),
+        since=time.time(),
     )
 
 

@@ -143,6 +143,7 @@ def test_the_start_says_where_how_many_and_why(
     [
         (Settings(name="a", ssl_certfile="/x"), "https://127.0.0.1:1"),
         (Settings(name="a", interface="serve"), "127.0.0.1:1"),
+        (Settings(name="a", target="echo:serve"), "127.0.0.1:1"),
     ],
 )
 def test_the_scheme_is_what_the_app_speaks(

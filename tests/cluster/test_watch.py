@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import importlib.util
+import json
 import os
 import re
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import pytest
 from watchfiles import Change
 
 from rrdispatch.cluster import watch
+from rrdispatch.cluster.watching import PROGRAM
 from rrdispatch.errors import MissingExtraError
 from tests.cluster.service import app, running, version
 from tests.harness.servers import ROOT, rrdispatch_command, wait_until
@@ -30,6 +34,33 @@ def test_a_changed_file_is_a_reload_and_a_broken_one_is_told(tmp_path: Path) -> 
             assert await service.versions(2) == {"2"}
 
     asyncio.run(main())
+
+
+def test_a_change_before_anybody_watched_is_not_missed(tmp_path: Path) -> None:
+    """A watcher takes a while to begin, and the service may be ready before it."""
+    began = time.time() - 1
+    (tmp_path / "app.py").write_text("")
+    told = watch.Told("python", [str(tmp_path)], str(tmp_path), since=began)
+    command = [sys.executable, str(PROGRAM), json.dumps(dataclasses.asdict(told))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watcher:
+        assert watcher.stdout is not None
+        assert [watcher.stdout.readline() for _ in range(2)] == [
+            "[]\n",
+            json.dumps([str(tmp_path / "app.py")]) + "\n",
+        ]
+        watcher.kill()
+
+
+def test_what_was_there_before_is_no_change(tmp_path: Path) -> None:
+    told = watch.Told("python", [str(tmp_path)], str(tmp_path))
+    counts = watch.chosen(told)
+    for name in ("app.py", "notes.txt", ".venv/x.py", "shop/__pycache__/y.py", "shop/main.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    found = {os.path.relpath(path, tmp_path) for path in watch.missed(told, counts)}
+    assert found == {"app.py", "shop/main.py"}
+    later = dataclasses.replace(told, since=time.time() + 60)
+    assert watch.missed(later, counts) == []
 
 
 APP_THAT_PRINTS = """
