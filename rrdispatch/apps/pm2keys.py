@@ -203,7 +203,6 @@ KEYS: Mapping[str, Put] = {
     "exec_mode": _mode,
     "uid": _same("user", text),
     "gid": _same("group", text),
-    "wait_ready": _same("wait_ready"),
     "listen_timeout": _same("ready_timeout", milliseconds),
     "kill_timeout": _same("drain_timeout", milliseconds),
     "restart_delay": _same("respawn_delay", milliseconds),

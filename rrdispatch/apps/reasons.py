@@ -22,6 +22,7 @@ REASONS: Mapping[str, str] = {
     "name_prefix": "write the whole name",
     "install_url": "nothing is installed",
     "filter_env": "workers get the environment of the shell that starts them; say env to change it",
+    "wait_ready": "process.send('ready') is for pm2; here an app is ready when it listens",
     "pid_file": "rrdispatch pid NAME prints the process ids",
     "shutdown_with_message": "a worker is asked by a signal: stop_signal, TERM if not said",
     "watch_delay": "changes are gathered until they pause",
@@ -54,6 +55,7 @@ REASONS: Mapping[str, str] = {
 
 # With these values nothing is missing: no word about them.
 HARMLESS: Mapping[str, object] = {
+    "wait_ready": False,
     "filter_env": False, "shutdown_with_message": False, "force": False, "treekill": True,
     "append_env_to_name": False, "vizion": False, "pmx": False, "automation": False,
     "trace": False, "disable_trace": True, "v8": False, "event_loop_inspector": False,

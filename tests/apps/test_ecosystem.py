@@ -83,7 +83,7 @@ def test_every_key_of_theirs_is_known_once() -> None:
         ({"min_uptime": 1000}, {"min_uptime": 1.0}),
         ({"max_restarts": 0}, {"max_restarts": 1}),
         ({"max_restarts": 10}, {"max_restarts": 10}),
-        ({"wait_ready": True}, {"wait_ready": True}),
+        ({"wait_ready": True}, {"wait_ready": False}),
         ({"watch": True}, {"watch": True, "watch_paths": ()}),
         ({"watch": ["src", "lib"]}, {"watch": True, "watch_paths": ("src", "lib")}),
         ({"watch": "src"}, {"watch": True, "watch_paths": ("src",)}),
