@@ -5,11 +5,11 @@ fails stops no other.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import click
 
-from rrdispatch.cli.errors import tell, warn
+from rrdispatch.cli.errors import say, tell, warn
 from rrdispatch.control import definitions, selectors
 from rrdispatch.control.selectors import Target
 from rrdispatch.errors import ConfigError, Error
@@ -34,7 +34,17 @@ def each(
 
         with ThreadPoolExecutor(min(32, len(targets))) as pool:
             return max(pool.map(lambda target: one(target, action), targets))
-    return max([one(target, action) for target in targets], default=0)
+    return max(_in_turn(targets, action), default=0)
+
+
+def _in_turn(targets: Sequence[Target], action: Callable[[Target], str]) -> Iterator[int]:
+    for number, target in enumerate(targets, 1):
+        try:
+            yield one(target, action)
+        except KeyboardInterrupt:  # noqa: PERF203 (the others are named)
+            if rest := targets[number:]:
+                say(f"interrupted: not begun: {', '.join(each.shown for each in rest)}")
+            raise
 
 
 def _names(texts: Sequence[str]) -> list[str]:

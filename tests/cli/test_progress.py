@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from rrdispatch.cli.each import each
+from rrdispatch.control.definitions import Definition
+from rrdispatch.control.selectors import Target
 from tests.cli.plane import PATIENCE, Plane, finish
 from tests.cli.terminal import CTRL_C, Terminal
 from tests.harness.servers import wait_until
@@ -72,6 +75,24 @@ def test_an_interrupt_leaves_a_reload_alone(plane: Plane, terminals: list[Termin
     assert "Traceback" not in reload.seen
     wait_until(lambda: plane.row()["generation"] == 2, 60.0)
     assert plane.row()["serving"] == 2
+
+
+def test_an_interrupt_says_what_was_not_begun(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = [Target(Definition(name)) for name in ("one", "two", "three")]
+    monkeypatch.setattr("rrdispatch.control.selectors.resolve", lambda *_, **__: targets)
+
+    def action(target: Target) -> str:
+        if target.name == "two":
+            raise KeyboardInterrupt
+        return "done"
+
+    with pytest.raises(KeyboardInterrupt):
+        each(["all"], action)
+    said = capsys.readouterr()
+    assert said.out == "one: done\n"
+    assert said.err == "interrupted: not begun: three\n"
 
 
 def test_an_interrupt_takes_a_start_back_and_says_so(
