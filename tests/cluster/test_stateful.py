@@ -13,8 +13,10 @@
    itself only when it could not start, or when nobody serves.
 7. Nothing is spawned for a slot that is not wanted, during a stop, or of a withdrawn generation.
 8. A reload succeeds only after every slot had its new worker for ``probation``.
-9. When the world is calm it converges: one ready worker of the proven generation in every slot.
+9. When the world is calm it converges: one ready worker of the proven generation in every slot but
+   those that were given up or have ended for good.
 10. A stop ends in ``shutdown_delay`` + ``drain_timeout``, whoever does not answer.
+11. One at a time is replaced because of its memory.
 """
 
 from __future__ import annotations
@@ -61,13 +63,14 @@ class Chaos(RuleBasedStateMachine):
         most=st.sampled_from([0, 0, 2, 3]),
         stops=st.booleans(),
         booted=st.sampled_from([True, True, False]),
+        ends=st.sampled_from([{}, {}, {}, {"autorestart": False}, {"stop_exit_codes": (0,)}]),
     )
     def begin(
-        self, slots: int, seed: int, listen: bool, most: int, stops: bool, booted: bool
+        self, slots: int, seed: int, listen: bool, most: int, stops: bool, booted: bool, ends: Any
     ) -> None:
         rules = Rules(
             ready_timeout=5.0, drain_timeout=4.0, shutdown_delay=0.5 * (seed % 2),
-            max_restarts=most, boot_at_once=2 + seed % 3, listen=listen,
+            max_restarts=most, boot_at_once=2 + seed % 3, listen=listen, **ends,
         )  # fmt: skip
         self.stops = stops
         self.outside.begin(slots, rules, seed)
@@ -125,6 +128,21 @@ class Chaos(RuleBasedStateMachine):
             self.outside.tell(news.Recycle(process.id))
 
     @rule(number=st.integers(0, 99))
+    def outgrow(self, number: int) -> None:
+        process = self.alive(number)
+        if process is not None:
+            before = self.replaced_for_memory()
+            self.outside.tell(news.Outgrown(process.id))
+            more = self.replaced_for_memory() - before
+            assert not more or not before, "one at a time"
+
+    def replaced_for_memory(self) -> set[int]:
+        """Those of them that are alive; without slots that were given up."""
+        errored = {slot.index for slot in self.view.slots.values() if slot.errored}
+        found = [w for w in self.view.workers.values() if w.outgrown and w.alive]
+        return {worker.id for worker in found if worker.slot not in errored}
+
+    @rule(number=st.integers(0, 99))
     def leave(self, number: int) -> None:
         process = self.alive(number)
         if process is not None:
@@ -136,7 +154,11 @@ class Chaos(RuleBasedStateMachine):
         if going:
             self.outside.exits(going[number % len(going)], "exit code 0")
 
-    @rule(kind=st.sampled_from([news.Ready, news.Recycle, news.Leaves, news.Hung, news.Drained]))
+    @rule(
+        kind=st.sampled_from(
+            [news.Ready, news.Recycle, news.Outgrown, news.Leaves, news.Hung, news.Drained]
+        )
+    )
     def a_dead_one_speaks(self, kind: Any) -> None:
         """Its children may hold its socket; the dispatcher's messages may come late."""
         for process in self.outside.processes.values():
@@ -273,7 +295,7 @@ class Chaos(RuleBasedStateMachine):
         assert view.queued is None
         for slot in view.slots.values():
             found = [(w.generation, w.state) for w in view.of_slot(slot.index)]
-            if not slot.errored:
+            if not slot.closed:
                 assert found == [(view.generation, State.READY)]
             assert len(found) <= 1
         assert len(view.workers) <= view.wanted
