@@ -209,6 +209,46 @@ static void gone(void)
     show_fd("gone, bad address", accept(server, BAD, &size));
 }
 
+#define KEEPS(call) (errno = 77, printf("%s: %d %d\n", #call, (call) >= 0, errno))
+
+/* What succeeds leaves errno alone. */
+static void errno_is_kept(void)
+{
+    struct sockaddr_in address = loopback(port), peer;
+    socklen_t size = sizeof peer, length = sizeof(int);
+    int server = socket(AF_INET, SOCK_STREAM, 0), set = epoll_create1(0), one = 1, got = -1, other = dup(0);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT};
+    struct timespec none = {0};
+    struct timeval nothing = {0};
+    fd_set in;
+
+    KEEPS(setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one));
+    KEEPS(bind(server, (struct sockaddr *)&address, sizeof address));
+    KEEPS(epoll_ctl(set, EPOLL_CTL_ADD, server, &event));
+    KEEPS(listen(server, 5));
+    KEEPS(epoll_ctl(set, EPOLL_CTL_MOD, server, &event));
+    KEEPS(setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one));
+    KEEPS(getsockopt(server, SOL_SOCKET, SO_ACCEPTCONN, &one, &length));
+    KEEPS(getsockname(server, (struct sockaddr *)&peer, &size));
+    struct pollfd item = {.fd = server, .events = POLLIN | POLLOUT};
+    KEEPS(poll(&item, 1, 0));
+    KEEPS(ppoll(&item, 1, &none, NULL));
+    for (int i = 0; i < 2; i++) {
+        FD_ZERO(&in);
+        FD_SET(server, &in);
+        KEEPS(select(server + 1, &in, i ? &in : NULL, NULL, &nothing));
+    }
+    KEEPS(epoll_wait(set, &event, 1, 0));
+    client();
+    KEEPS(got = accept4(server, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK));
+    KEEPS(dup2(got, other));
+    KEEPS(dup3(server, other, O_CLOEXEC));
+    KEEPS(close(got));
+    KEEPS(shutdown(server, SHUT_RDWR));
+    KEEPS(close(server));
+    KEEPS(close_range((unsigned)other, (unsigned)other, 0));
+}
+
 static void many(void)
 {
     int server = listener(0), clients[40], fine = 0;
@@ -264,6 +304,7 @@ int main(int argc, char **argv)
         {"lengths", lengths},       {"bad-pointers", bad_pointers},   {"not-listening", not_listening},
         {"lowest-number", lowest_number}, {"timeout", timeout},       {"full-table", full_table},
         {"gone", gone},             {"many", many},                   {"inherits", inherits},
+        {"errno-is-kept", errno_is_kept},
         {NULL, NULL}};
 
     return play(scenarios, argc, argv);
