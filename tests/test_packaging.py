@@ -37,7 +37,7 @@ def lock() -> ModuleType:
 def test_lower_bounds_only(project: dict[str, Any], lock: ModuleType) -> None:
     for text in lock.direct(project):
         requirement = text.partition(";")[0]
-        assert re.fullmatch(r"[A-Za-z0-9-]+>=[0-9.]+\s*", requirement), text
+        assert re.fullmatch(r"[A-Za-z0-9-]+(\[[a-z0-9,-]+\])?>=[0-9.]+\s*", requirement), text
 
 
 def test_all_is_every_other_extra(project: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def test_each_dependency_has_its_reason(project: dict[str, Any], lock: ModuleTyp
     page = (ROOT / "docs" / "dependencies.md").read_text()
     told = {name for row in re.findall(r"^\| ([a-z].*?) \|", page, re.MULTILINE)
             for name in row.split(", ")}  # fmt: skip
-    asked = {re.split(r"[>;]", text)[0].strip() for text in lock.direct(project)}
+    asked = {re.split(r"[\[>;]", text)[0].strip() for text in lock.direct(project)}
     assert asked == told - {"package"}
 
 
@@ -59,7 +59,7 @@ def test_the_lock_satisfies_the_bounds(
 ) -> None:
     locked = tomllib.loads((ROOT / "pylock.toml").read_text())
     versions = {package["name"]: package["version"] for package in locked["packages"]}
-    asked = [re.match(r"([a-z-]+)>=([\d.]+)", text) for text in lock.direct(project)]
+    asked = [re.match(r"([a-z-]+)(?:\[.*?\])?>=([\d.]+)", text) for text in lock.direct(project)]
     for found in asked:
         assert found is not None
         if found[1] != "tomli":  # not needed by the interpreter that the lock is for

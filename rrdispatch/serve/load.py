@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
@@ -148,6 +149,11 @@ def _offer(module: ModuleType) -> str | None:
 
 
 def _made(factory: Any, target: str) -> Any:
+    if not _callable_alone(factory):
+        raise TargetError(
+            f"{target} wants arguments: it is no factory",
+            hint="leave out --factory if it is the app itself",
+        )
     try:
         made = factory()
     except (KeyboardInterrupt, GeneratorExit):
@@ -160,6 +166,16 @@ def _made(factory: Any, target: str) -> Any:
             hint="an `async def` can't be a factory" if hasattr(made, "__await__") else None,
         )
     return made
+
+
+def _callable_alone(factory: Any) -> bool:
+    try:
+        inspect.signature(factory).bind()
+    except TypeError:
+        return False
+    except ValueError:
+        return True  # it cannot be seen
+    return True
 
 
 # ---- words --------------------------------------------------------------------------------------

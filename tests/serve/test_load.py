@@ -231,6 +231,15 @@ def test_what_is_said_is_believed() -> None:
     assert detect(Asgi2, "shop:app", "asgi") is Interface.ASGI2
 
 
+def test_an_app_is_no_factory(project: Path) -> None:
+    """Not the app's own fault, as a factory that raises is."""
+    (project / "shop.py").write_text("def app(environ, start_response): ...\n")
+    error = fails("shop:app", factory=True)
+    assert error.message == "shop:app wants arguments: it is no factory"
+    assert "--factory" in (error.hint or "")
+    assert error.traceback == ""
+
+
 # ---- in a worker --------------------------------------------------------------------------------
 
 
