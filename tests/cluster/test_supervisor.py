@@ -283,7 +283,7 @@ def test_an_app_that_needs_connections_says_so_without_listeners(tmp_path: Path)
 
     async def main() -> None:
         with pytest.raises(TargetError, match="no address"):
-            async with running("app:app", tmp_path, listen=False):
+            async with running("app:app", tmp_path, listen=False, min_uptime=15.0):
                 pass
 
     asyncio.run(main())
