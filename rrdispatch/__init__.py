@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rrdispatch import cluster as cluster
     from rrdispatch.control.service import connect as connect
     from rrdispatch.embed import Cluster as Cluster
     from rrdispatch.errors import BindError as BindError
@@ -57,12 +58,17 @@ __all__ = [
     "StartError",
     "TargetError",
     "__version__",
+    "cluster",
     "connect",
     "ready",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "cluster":  # the package itself, which is Node's API, too
+        import rrdispatch.cluster as package
+
+        return package
     place = _PLACES.get(name)
     if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

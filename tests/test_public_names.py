@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = [
     "BindError", "Cluster", "ConfigError", "ControlError", "DispatcherError", "Error", "Listener",
     "MissingExtraError", "ProtocolError", "ReloadError", "StartError", "TargetError",
-    "__version__", "connect", "ready",
+    "__version__", "cluster", "connect", "ready",
 ]  # fmt: skip
 
 

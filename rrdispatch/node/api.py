@@ -70,6 +70,7 @@ class Cluster(Emitter):
     def fork(self, env: Mapping[str, object] | None = None) -> Worker:
         """A new worker, starting; ``env`` is added to its environment."""
         self._check_primary("fork")
+        check_alone()
         self.setup_primary()
         engine = self._started()
         self._last_id += 1
@@ -185,12 +186,21 @@ class Cluster(Emitter):
             self._engine.post(what, *facts)
 
     def _settle(self) -> None:
-        self._post("settle")
+        self._post("heard")
         if self._when_empty is not None and not self._primary.alive:
             self._when_empty()
 
     def _flow(self, on: bool) -> None:
         self._post("resume" if on else "pause")
+
+
+def check_alone() -> None:
+    """A worker of another primary has its listeners from there: ours would be, too."""
+    if "RRDISPATCH_SOCKET" in os.environ:
+        raise ControlError(
+            "fork(): this process was started by a worker, or is one of `rrdispatch run`",
+            hint="start the script by itself: python SCRIPT",
+        )
 
 
 def standard(silent: bool) -> list[str]:

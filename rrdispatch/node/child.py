@@ -8,6 +8,8 @@ sent the signal that ends it best.
 from __future__ import annotations
 
 import atexit
+import faulthandler
+import fcntl
 import os
 import select
 import signal
@@ -45,8 +47,8 @@ class OwnProcess:
         return self._worker.send(message)
 
     def disconnect(self) -> None:
-        """Ends the messages, and so the worker."""
-        self._worker._finish()
+        """Ends the messages, and so the worker, now."""
+        self._worker.hang_up("hang_up")
 
 
 class Worker(Emitter):
@@ -54,7 +56,7 @@ class Worker(Emitter):
 
     EVENTS = EVENTS
 
-    def __init__(self, number: int, sock: socket.socket) -> None:
+    def __init__(self, number: int, sock: socket.socket, lifeline: int | None = None) -> None:
         super().__init__()
         self.id = number
         self.state = "online"
@@ -62,6 +64,7 @@ class Worker(Emitter):
         self.process = OwnProcess(self)
         self.facts = Facts(self._take, self._flow)
         self._sock = sock
+        self._lifeline = lifeline
         self._box = wire.Outbox(sock)
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._finishing = self._paused = False
@@ -72,12 +75,13 @@ class Worker(Emitter):
         self.over = False  # nobody will say anything any more, and the script knows
         self.done: Any = None  # called then, in place of ending the main thread
         self._ending: int | None = None
-        self._orphan = False
+        self._told_end = self._alone = False
         self._before: Any = signal.SIG_DFL
 
     def begin(self) -> None:
         """In the main thread, before the script."""
         self._before = signal.signal(signal.SIGINT, self._interrupted)
+        self._nowhere = open(os.devnull, "w")  # noqa: SIM115 (for the rest of our life)
         atexit.register(self._last_words)
         os.register_at_fork(after_in_child=self._sock.close)
         self._queue(wire.act("online"))
@@ -107,13 +111,17 @@ class Worker(Emitter):
         if self.state != "destroying":
             self.state = "destroying"
             self.exited_after_disconnect = True
-            self._queue(wire.act("exited_after_disconnect", now=True))
-            self._finish()
+            self.hang_up("exited_after_disconnect")
 
     destroy = kill
 
+    def hang_up(self, why: str) -> None:
+        """The last word; then the end."""
+        self._queue(wire.act(why, now=True))
+        self._finish()
+
     def is_connected(self) -> bool:
-        return self._sock.fileno() >= 0 and not self._finishing
+        return self._sock.fileno() >= 0 and not (self._finishing or self._alone)
 
     def is_dead(self) -> bool:
         return False
@@ -150,7 +158,33 @@ class Worker(Emitter):
             ended = self._turn(lines)
         self._written.set()
         self._sock.close()
-        self.facts.put("left" if self.exited_after_disconnect else "lost")
+        self.facts.put("disconnect")
+        if not self._finishing:
+            self._outlive()
+        self.facts.put("over")
+
+    def _outlive(self) -> None:
+        """The primary is gone. What it let in is still given to us: the dispatcher ends after that.
+
+        Then kernel (worker.lifeline) and shim send SIGTERM: it must not end what is at work.
+        """
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            # Only the main thread may call signal(), and it may be busy.
+            faulthandler.register(signal.SIGTERM, self._nowhere, all_threads=False, chain=False)
+        look, ports = threading.Event(), set(own_ports())
+        if self._lifeline is not None:
+            flags = fcntl.fcntl(self._lifeline, fcntl.F_GETFL)
+            fcntl.fcntl(self._lifeline, fcntl.F_SETFL, flags & ~os.O_ASYNC)
+            poll = select.poll()
+            poll.register(self._lifeline, select.POLLIN)
+            poll.poll()
+        from rrdispatch.cluster import quiet
+
+        # A signal that nobody handles: what is owed is answered before the end.
+        by = time.monotonic() + PATIENCE
+        watch = quiet.Watch(os.getsid(0), ports, signal.SIGKILL, by)
+        while watch.at_work():
+            look.wait(watch.next_look)
 
     def _turn(self, lines: wire.Lines) -> bool:
         """Waits, reads, writes; True at the end."""
@@ -192,6 +226,9 @@ class Worker(Emitter):
         if act == "disconnect":
             self.exited_after_disconnect = True
             self.state = "disconnecting"
+        elif act == "alone":
+            self._alone = True
+            self.facts.put("disconnect")
         elif act == "leave":
             self._finish()
 
@@ -219,12 +256,15 @@ class Worker(Emitter):
             self._hear_early()
         elif what == "handler":
             self._hear_early()
-        elif what in ("left", "lost"):
+        elif what == "disconnect" and not self._told_end:
+            self._told_end = True
+            self.emit("disconnect")
+        elif what == "over":
             self.over = True
-            try:
-                self.emit("disconnect")
-            finally:
-                self._after(what)
+            if self.done is not None:
+                self.done()
+            else:
+                self._end(0)
 
     def _hear_early(self) -> None:
         """What came before there was anybody to hear it: the script may just begin."""
@@ -239,61 +279,31 @@ class Worker(Emitter):
             self.facts.put("handler")
         return added
 
-    def _after(self, what: str) -> None:
-        if self.done is not None:
-            self.done()
-        elif what == "left":
-            self._end(0)
-        else:
-            self._orphan = True
-            self._signal_main(signal.SIGINT, ours=True)
-
     def _end(self, code: int) -> None:
         """The main thread leaves as it would by itself, if it can be told."""
         self._ending = code
         self._signal_main(self._best_signal())
 
+    def _signal_main(self, number: signal.Signals) -> None:
+        """To that thread: another one would note it, and leave the main thread in its call."""
+        main = threading.main_thread().ident
+        if main is not None:
+            signal.pthread_kill(main, number)
+
     def _best_signal(self) -> signal.Signals:
         """One that the program has a handler for; else ours, which raises SystemExit."""
         interrupt, end = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-        if interrupt == self._interrupted and end not in (
-            signal.SIG_DFL, signal.SIG_IGN, self._asked_to_end,
-        ):  # fmt: skip
+        handled = end not in (signal.SIG_DFL, signal.SIG_IGN)
+        if interrupt == self._interrupted and handled:
             return signal.SIGTERM
         return signal.SIGINT
-
-    def _signal_main(self, number: signal.Signals, ours: bool = False) -> None:
-        main = threading.main_thread().ident
-        if main is None or (ours and signal.getsignal(number) != self._interrupted):
-            return
-        # To that thread: another one would note it, and leave the main thread in its system call.
-        signal.pthread_kill(main, number)
 
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
         """In the main thread."""
         if self._ending is not None:
             raise SystemExit(self._ending)
-        if self._orphan:
-            self._orphan = False
-            if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-                signal.signal(signal.SIGTERM, self._asked_to_end)
-        elif callable(self._before):
+        if callable(self._before):
             self._before(number, frame)
-
-    def _asked_to_end(self, *_: object) -> None:
-        """The primary is gone, and nothing more comes: finish what there is."""
-        threading.Thread(target=self._end_when_quiet, daemon=True).start()
-
-    def _end_when_quiet(self) -> None:
-        from rrdispatch.cluster import quiet
-
-        look = threading.Event()
-        by = time.monotonic() + PATIENCE
-        # A signal that nobody handles: what is owed is answered before the end.
-        watch = quiet.Watch(os.getsid(0), set(own_ports()), signal.SIGKILL, by)
-        while watch.at_work():
-            look.wait(watch.next_look)
-        self._end(0)
 
     def _last_words(self) -> None:
         """What was said before the end is heard, unless nobody listens."""
@@ -329,6 +339,7 @@ def enter(place: Mapping[str, Any]) -> Worker:
     os.set_inheritable(fd, False)
     sock = socket.socket(fileno=fd)
     sock.setblocking(False)
-    _current = Worker(int(place["id"]), sock)
+    lifeline = os.environ.get("RRDISPATCH_LIFELINE", "")
+    _current = Worker(int(place["id"]), sock, int(lifeline) if lifeline.isdigit() else None)
     _current.begin()
     return _current

@@ -38,7 +38,7 @@ from rrdispatch.node.pipe import Pipe
 from rrdispatch.settings import Settings
 
 ENDED = re.compile(r"exit code (\d+)|killed by (\w+)")
-STARTS_WITHIN = 5.0  # one that did not listen by then will not, as far as listeners go
+STARTS_WITHIN = 30.0  # one that did not listen by then will not, as far as listeners go
 CLOSING_WITHIN = 10.0  # a backlog that never ends is cut then
 UNSERVED_WITHIN = 1.0  # and one that nobody takes from yet
 PLACE = "RRDISPATCH_NODE"  # in a worker's environment, until its program begins
@@ -70,6 +70,7 @@ class Known:
     listened: bool = False
     leaving: bool = False
     draining: bool = False
+    hung_up: bool = False
     waits_for: set[int] = field(default_factory=set)  # listeners that close before it drains
 
 
@@ -80,6 +81,7 @@ class Hub:
         self._tell = tell
         self._loop = asyncio.get_running_loop()
         self._known: dict[int, Known] = {}
+        self._unheard = 0  # ends that the script does not know yet
         self._listeners: list[ListeningSocket] = []
         if _core.shim_library() is None:
             raise ConfigError(
@@ -148,10 +150,13 @@ class Hub:
         return True
 
     def hang_up(self, worker: int) -> None:
-        """No more messages; a worker without them ends."""
+        """No more messages for the script; a worker without them ends."""
         known = self._known.get(worker)
-        if known is not None:
-            known.pipe.finish()
+        if known is not None and known.pipe.open and not known.hung_up:
+            known.pipe.send(wire.act("alone"))
+            known.hung_up = True
+            self._tell("disconnect", worker)
+            self.leave([worker], told=False)
 
     def leave(self, workers: Sequence[int], *, told: bool = True) -> None:
         """They get nothing more, finish what they have, and end.
@@ -174,7 +179,7 @@ class Hub:
 
     def settle(self) -> None:
         """Closes what nobody listens on any more, unless somebody may be about to."""
-        if self._somebody_starts():
+        if self._unheard or self._somebody_starts():
             return
         for index in self._doors.unheld():
             self._doors.close_one(index, lambda: None)
@@ -182,6 +187,11 @@ class Hub:
             for index, channel in known.handle.channels.items():
                 if known.handle.reaped and not self._doors.holders(index):
                     drop(channel.receiver)
+
+    def heard(self) -> None:
+        """The script has heard of an end, and may have forked a successor."""
+        self._unheard -= 1
+        self.settle()
 
     def pause(self) -> None:
         """The script has enough to do."""
@@ -244,12 +254,16 @@ class Hub:
     def _drain(self, known: Known) -> None:
         if known.handle.reaped:
             return
+        if not self._stop_giving(known):
+            self._drained(known)
+
+    def _stop_giving(self, known: Known) -> bool:
+        """False if it was given nothing yet."""
         known.draining = True
-        drained = partial(self._drained, known)
         if known.ready:
+            drained = partial(self._drained, known)
             self._dispatching.roster.become(known.handle.id, State.DRAINING, drained)
-        else:
-            drained()
+        return known.ready
 
     def _drained(self, known: Known) -> None:
         if known.is_app:
@@ -259,10 +273,8 @@ class Hub:
             self._doors.watch_until_quiet(known.handle.id, signal.SIGTERM, by)
 
     def _go(self, known: Known) -> None:
-        if known.pipe.open:
-            known.pipe.send(wire.act("leave"))
-        elif not known.handle.reaped:
-            known.handle.signal(signal.SIGTERM)
+        """One whose messages have ended does so by itself."""
+        known.pipe.send(wire.act("leave"))
 
     # ---- what happens --------------------------------------------------------------------------
 
@@ -287,16 +299,26 @@ class Hub:
         self._loop.call_soon(self.settle)
 
     def _said(self, worker: int, line: bytes) -> None:
-        self._tell("act" if wire.is_ours(line) else "message", worker, line)
+        known = self._known[worker]
+        if wire.is_ours(line):
+            with suppress(ValueError):
+                if wire.read(line).get("now"):  # it ends by itself: it needs nobody's signal
+                    known.leaving = True
+                    self._doors.refuse(worker)
+                    self._stop_giving(known)
+        if not known.hung_up:
+            self._tell("act" if wire.is_ours(line) else "message", worker, line)
 
     def _hung_up(self, worker: int) -> None:
-        self._tell("disconnect", worker)
         known = self._known[worker]
+        if not known.hung_up:
+            self._tell("disconnect", worker)
         if not known.leaving and known.handle.how_it_ended() is None:
             self.leave([worker], told=False)
 
     def _exited(self, handle: WorkerHandle, how: str) -> None:
         self._known[handle.id].pipe.read_to_the_end()
+        self._unheard += 1
         self._tell("exit", handle.id, *ended(how))
         self._dispatching.roster.remove(handle.id, partial(self._removed, handle.id))
 

@@ -287,3 +287,16 @@ def test_a_program_that_is_not_there_is_an_error_of_fork(tmp_path: Path) -> None
         assert server.wait(WITHIN) == 0
         assert "could not be started" in server.output.text()
         assert "{}" in server.output.text()
+
+
+def test_no_cluster_inside_of_another_ones_worker(tmp_path: Path) -> None:
+    text = """
+        from rrdispatch import cluster
+        cluster.fork()
+    """
+    path = tmp_path / "script.py"
+    path.write_text(textwrap.dedent(text))
+    environment = {"RRDISPATCH_SOCKET": "@somebody"}
+    with Server([sys.executable, str(path)], cwd=tmp_path, env=environment) as server:
+        assert server.wait(WITHIN) == 1
+        assert "start the script by itself" in server.output.text()
