@@ -87,6 +87,10 @@ def check_files(settings: Settings) -> None:
             raise ConfigError(f"{source}: {path} may not be read", hint="check its permissions")
     if settings.env_file is not None:
         load_env_file(settings.env_file)
+    for path in settings.watch_paths if settings.watch else ():
+        if not os.path.exists(os.path.join(settings.cwd or "", path)):
+            source = settings.sources.get("watch_paths", "watch_paths")
+            raise ConfigError(f"{source}: {path} does not exist", hint="check the path")
 
 
 def serve(settings: Settings) -> int:

@@ -138,6 +138,15 @@ def test_the_start_says_where_how_many_and_why(
     ]
 
 
+def test_what_is_to_be_watched_must_be_there(here: Path) -> None:
+    (here / "shop").mkdir()
+    arguments = ("a:b", "--watch", "--cwd", str(here / "shop"), "--watch-path")
+    with pytest.raises(ConfigError, match="templates does not exist"):
+        gather(typed(*arguments, "templates"), {}, None)
+    (here / "shop" / "templates").mkdir()
+    assert gather(typed(*arguments, "templates"), {}, None).watch_paths == ("templates",)
+
+
 @pytest.mark.parametrize(
     ("settings", "address"),
     [
