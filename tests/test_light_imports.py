@@ -16,9 +16,9 @@ print(json.dumps(sorted(set(sys.modules) - before)), file=sys.__stdout__)
 """
 
 HEAVY = (
-    "asyncio", "cffi", "click", "ctypes", "email", "http", "inspect", "logging", "multiprocessing",
-    "psutil", "socket", "ssl", "subprocess", "threading", "tomllib", "typing_extensions",
-    "unittest", "uvicorn", "waitress", "watchfiles",
+    "asyncio", "cffi", "click", "cronsim", "ctypes", "email", "http", "inspect", "logging",
+    "multiprocessing", "psutil", "socket", "ssl", "subprocess", "threading", "tomllib",
+    "typing_extensions", "unittest", "uvicorn", "waitress", "watchfiles",
 )  # fmt: skip
 
 
