@@ -122,8 +122,17 @@ def locked(name: str, within: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
+        with contextlib.suppress(ControlError):
+            _leave(name, lock)
         os.close(lock)
         os.close(directory)
+
+
+def _leave(name: str, lock: int) -> None:
+    """Of an app that somebody deleted meanwhile nothing comes back: the lock made its folder."""
+    folder = statedir.home() / name
+    if statedir.is_still_there(folder, lock) and definitions.load(name) is None:
+        statedir.remove(folder)
 
 
 def _hold(name: str, end: float) -> tuple[int, int]:

@@ -67,7 +67,7 @@ class Place:
         if self.lock < 0:
             return
         try:
-            if _is_still_there(self.folder, self.lock):
+            if is_still_there(self.folder, self.lock):
                 (self.folder / CONTROL).unlink(missing_ok=True)
         finally:
             self.close()
@@ -121,7 +121,7 @@ def hold(name: str, base: Path | None = None) -> tuple[int, int]:
                 lock = os.open(LOCK, flags, 0o600, dir_fd=directory)
                 on_error.callback(os.close, lock)
                 _lock(lock, name)
-                if not _is_still_there(folder, lock):
+                if not is_still_there(folder, lock):
                     continue
             except FileNotFoundError:
                 continue  # deleted between the two
@@ -132,7 +132,8 @@ def hold(name: str, base: Path | None = None) -> tuple[int, int]:
     raise ControlError(f"{folder} is deleted again and again", hint="try again")
 
 
-def _is_still_there(folder: Path, lock: int) -> bool:
+def is_still_there(folder: Path, lock: int) -> bool:
+    """This lock is that folder's: nobody deleted it since."""
     try:
         return os.path.samestat(os.stat(folder / LOCK), os.fstat(lock))
     except FileNotFoundError:

@@ -69,7 +69,7 @@ def test_it_is_said_and_stop_now_ends_it(plane: Plane, heir: bool) -> None:
     assert "error: web did not answer stats in time" in told.err
     assert "hint: rrdispatch stop --now web ends it all the same" in told.err
     assert plane.row()["status"] == "not answering"
-    assert plane.ok("kill", "--now") == "web: stopped\n"
+    assert plane.ok("stop", "--now", "web") == "web: stopped\n"
     all_gone(plane)
 
 

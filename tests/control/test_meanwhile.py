@@ -9,7 +9,7 @@ import pytest
 from rrdispatch.checks import MOST_WORKERS
 from rrdispatch.cli import resurrect
 from rrdispatch.cli import start as cli_start
-from rrdispatch.control import changing, definitions, statedir
+from rrdispatch.control import changing, definitions, ending, statedir
 from rrdispatch.control.definitions import RUN, STOP, Definition
 from rrdispatch.control.selectors import Target
 from rrdispatch.control.statedir import NotRunningError
@@ -45,6 +45,23 @@ def test_scale_of_a_deleted_app_brings_nothing_back(app: Definition, tmp_path: P
     with pytest.raises(NotRunningError, match="not known any more"):
         changing.scale(app, "3")
     assert not (tmp_path / "web").exists()
+
+
+def test_the_lock_of_a_deleted_app_brings_nothing_back(app: Definition, tmp_path: Path) -> None:
+    with ending.locked("web"):
+        assert known() == app
+    assert (tmp_path / "web").exists()
+    statedir.remove(tmp_path / "web")
+    ending.wish(app)
+    assert not (tmp_path / "web").exists()
+
+
+def test_a_folder_that_is_anothers_by_now_is_left_alone(app: Definition, tmp_path: Path) -> None:
+    with ending.locked("web"):
+        statedir.remove(tmp_path / "web")
+        place = statedir.claim("web")  # a start that has not written anything down yet
+    assert (tmp_path / "web" / statedir.LOCK).exists()
+    place.release()
 
 
 def test_scale_to_more_than_there_can_be(app: Definition) -> None:

@@ -81,5 +81,5 @@ def test_no_line_breaks_the_parser(line: bytes) -> None:
 
 def test_methods_are_a_literal_table() -> None:
     wanted = {"start", "reload", "scale", "stats", "stop", "kill", "subscribe", "reset", "signal"}
-    wanted |= {"reopen_logs", "recycle", "launch"}
+    wanted |= {"reopen_logs", "recycle", "launch", "ends"}
     assert set(METHODS) == wanted
