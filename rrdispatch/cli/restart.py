@@ -13,7 +13,7 @@ from rrdispatch.control.ask import ask
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.selectors import Target
 from rrdispatch.control.statedir import NotRunningError
-from rrdispatch.errors import ControlError
+from rrdispatch.errors import ControlError, ReloadError
 
 AT_ONCE = {"stop_first": True, "park": False, "probation": 0.0}
 
@@ -46,6 +46,9 @@ def restart(target: Target, update_env: bool) -> str:
         if app.id < 0:
             raise
         return _anew(app, update_env)
+    except ReloadError as error:
+        error.hint = f"rrdispatch list {app.name}: who serves now; mend the app and restart again"
+        raise
     assert done is not None
     return f"restarted in {done['seconds']:.1f} s"
 

@@ -144,3 +144,15 @@ def test_a_port_of_another_app_names_who_can_be_stopped(plane: Plane, dispatcher
     told = plane.type(*command, "--name", "second")
     assert told.code == 3
     assert f"in use by rrdispatch (pid {first['primary_pid']})" in told.err
+
+
+def test_a_restart_onto_broken_code_does_not_say_that_somebody_serves(plane: Plane) -> None:
+    plane.ok("start", "shop:app", "--name", "web", "-i", "1", "-b", "127.0.0.1:0")
+    (plane.here / "shop.py").write_text("raise RuntimeError('nope')")
+    told = plane.type("restart", "web")
+    assert told.code == 6, told
+    assert "RuntimeError: nope" in told.err
+    assert "hint: rrdispatch list web: who serves now; mend the app" in told.err
+    (plane.here / "shop.py").write_text(APP)
+    plane.ok("restart", "web")
+    assert plane.row()["status"] == "online"
