@@ -57,6 +57,15 @@ def test_make_targets_exist() -> None:
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
+def test_tests_that_are_named_exist() -> None:
+    """A claim with a test that is gone is a claim without one."""
+    text, known = (ROOT / "docs" / "security.md").read_text(), ""
+    for path in set(re.findall(r"`(tests/[a-z_/]+\.py)`", text)):
+        known += (ROOT / path).read_text()
+    for name in set(re.findall(r"`(test_[a-z0-9_]+)`", text)):
+        assert f"def {name}(" in known, name
+
+
 def test_forms_of_a_target_are_accepted() -> None:
     page = (ROOT / "docs" / "workers.md").read_text()
     table = page.partition("| target |")[2].partition("\n\n")[0]

@@ -92,3 +92,14 @@ def test_nobody_puts_a_filter_on_the_listener(option: int) -> None:
 def test_the_primary_listens_only_where_it_may() -> None:
     told = {"kind": door.LISTEN, "address": FOUR, "uid": os.getuid()}
     assert answer(told, ("9000",)) == Answer(-errno.EPERM)
+
+
+def test_the_key_of_one_worker_opens_for_nobody_else() -> None:
+    """Who has no key, or another worker's, is given nothing; and no key follows from another."""
+    told = {"kind": door.LISTEN, "uid": os.getuid()}
+    for key in (bytes(16), b"", os.urandom(16)):
+        assert answer({**told, "key": key}) == Answer(-errno.EPERM)
+    for worker in (0, 2):
+        assert answer({**told, "worker": worker}) == Answer(-errno.EPERM)
+    allowed = answer({**told, "kind": door.OPTION, "level": socket.SOL_SOCKET, "option": 9})
+    assert allowed == Answer(0), "its own key does"
