@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
+
 import pytest
 
-from tests.node.script import Script
+from tests.harness.servers import wait_until
+from tests.node.script import WITHIN, Script
 
 
 def test_large_both_ways() -> None:
@@ -36,8 +41,26 @@ def test_what_a_worker_said_before_its_end_is_heard_before_it() -> None:
     with Script("talk.py", "last-words") as script:
         assert script.ended() == 0
         said = script.said()
-    assert [line["number"][0] for line in said[:-1]] == list(range(1000))
+    assert [line["number"][0] for line in said[:-2]] == list(range(1000))
+    assert said[-2] == {"event": "disconnect"}
     assert said[-1] == {"event": "exit", "code": 5, "signal": None}
+
+
+def test_so_where_all_of_it_comes_at_once() -> None:
+    """The primary was stopped meanwhile: words, end of the messages, end of the process."""
+    with Script("talk.py", "at-once") as script:
+        wait_until(lambda: bool(script.of("pid")), WITHIN)
+        worker = script.of("pid")[0]["pid"]
+        script.send_signal(signal.SIGSTOP)
+        pidfd = os.pidfd_open(worker)
+        os.kill(worker, signal.SIGUSR1)
+        # Readable when its last thread has ended; a zombie it is before.
+        assert select.select([pidfd], [], [], WITHIN)[0]
+        os.close(pidfd)
+        script.send_signal(signal.SIGCONT)
+        assert script.ended() == 0
+        events = [line["event"] for line in script.said()]
+    assert events == ["pid", *["word"] * 100, "disconnect", "exit"]
 
 
 @pytest.mark.parametrize("scenario", ["not-json"])

@@ -70,13 +70,25 @@ def primary():
         except TypeError:
             say("refused")
         worker.disconnect()
-    elif scenario == "last-words":
+    elif scenario in ("last-words", "at-once"):
+        cluster.on("disconnect", lambda worker: say("disconnect"))
         worker.on("message", lambda message: say("word", number=message))
     else:
         worker.once("online", lambda: globals()[scenario](worker))
 
 
+def words(*_):
+    for number in range(100):
+        cluster.worker.send([number])
+    sys.exit(5)
+
+
 def worker():
+    if scenario == "at-once":
+        signal.signal(signal.SIGUSR1, words)
+        say("pid", pid=os.getpid())
+        while True:
+            signal.pause()
     if scenario == "last-words":
         for number in range(1000):
             cluster.worker.send([number, "x" * 1000])
