@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from watchfiles import Change
 from rrdispatch.cluster import watch
 from rrdispatch.cluster.watching import PROGRAM
 from rrdispatch.errors import MissingExtraError
-from tests.cluster.service import app, running, version
+from tests.cluster.service import Event, app, running, version
 from tests.harness.servers import ROOT, rrdispatch_command, wait_until
 
 
@@ -181,6 +182,10 @@ VERSION = 1
 """
 
 
+def names(events: list[Event], file: str) -> bool:
+    return any(file in str(event.get("paths")) for event in events)
+
+
 def test_log_files_in_the_watched_folder_and_ignored_ones_make_it_not_loop(tmp_path: Path) -> None:
     app(tmp_path, NOISY)
     (tmp_path / "media").mkdir()
@@ -191,18 +196,19 @@ def test_log_files_in_the_watched_folder_and_ignored_ones_make_it_not_loop(tmp_p
             log_file=str(tmp_path / "out.txt"), merge_logs=False, ignore_watch=("media",),
         ) as service:  # fmt: skip
             for number in range(2):
-                seen, mark = (
-                    asyncio.ensure_future(service.until("reloaded", after=service.mark())),
-                    0,
-                )
-                while not seen.done():
-                    mark += 1
-                    (tmp_path / "media" / "upload").write_text(str(mark))
-                    (tmp_path / f"page{number}.html").write_text(str(mark))
+                before, count = service.mark(), 0
+                page = f"page{number}.html"
+                told = partial(names, service.events, page)
+                seen = asyncio.ensure_future(service.settled(told))
+                while not seen.done():  # nobody says when a watcher has begun to watch
+                    count += 1
+                    (tmp_path / "media" / "upload").write_text(str(count))
+                    (tmp_path / page).write_text(str(count))
                     for _ in range(50):
                         await service.ask()  # it logs: enough for rotation
                     await asyncio.wait([seen], timeout=2.0)
                 await seen
+                await service.until("reloaded", after=before)
             changed = {
                 os.path.basename(path)
                 for event in service.events
