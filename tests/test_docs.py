@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rrdispatch import Cluster
 from rrdispatch.cli.group import COMMANDS
 from rrdispatch.settings import OPTIONS, flag, from_values
 
@@ -29,9 +30,49 @@ def test_options_exist(page: Path) -> None:
     known |= {short for option in OPTIONS.values() for short in option.flags}
     known |= commands_options()
     known |= {"--config", "--json", "--strict", "--version", "--interface"}
-    for line in re.findall(r"rrdispatch run .*|`(--[a-z][a-z-]+)", page.read_text()):
+    text = page.read_text()
+    if page.name.startswith("from-"):
+        text = re.sub(r"^\|[^|]*\|", "|", text, flags=re.MULTILINE)  # theirs; below
+        text = re.sub(
+            r"^    (gunicorn|uvicorn) .*|^What is not in the table.*| -- .*",
+            "",
+            text,
+            flags=re.MULTILINE,
+        )
+    for line in re.findall(r"rrdispatch run .*|`(--[a-z][a-z-]+)", text):
         for option in re.findall(r"--[a-z][a-z-]+", line):
             assert option in known, option
+
+
+def test_all_of_uvicorns_options_are_told() -> None:
+    main = importlib.import_module("uvicorn.main").main
+    theirs = {name for parameter in main.params for name in parameter.opts if name[:2] == "--"}
+    assert told("uvicorn") == theirs
+
+
+def test_gunicorns_options_are_gunicorns() -> None:
+    config = importlib.import_module("gunicorn.config")
+    theirs = {name for setting in config.KNOWN_SETTINGS for name in setting.cli or ()}
+    assert told("gunicorn") <= theirs
+    assert len(told("gunicorn")) > 40
+
+
+def told(program: str) -> set[str]:
+    """What stands in the first column of its page's first table."""
+    page = (ROOT / "docs" / f"from-{program}.md").read_text()
+    table = page.partition(f"| {program} |")[2].partition("\n\n")[0]
+    cells = " ".join(row.split("|")[1] for row in table.splitlines()[2:])
+    return set(re.findall(r"`(-[a-zA-Z0-9-]+)`", cells))
+
+
+def test_embedding_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "embedding.md").read_text()
+    table = text.partition("| `Cluster` |")[2].partition("\n\n")[0]
+    cells = " ".join(row.split("|")[1] for row in table.splitlines()[2:])
+    names = re.findall(r"`([a-z_]+)(?:\([a-z.]*\))?[`,]", cells)
+    assert len(names) > 10
+    there = {*dir(Cluster), *vars(Cluster("a:b")), "with", "on_event"}
+    assert [name for name in names if name not in there] == []
 
 
 def commands_options() -> set[str]:
