@@ -15,6 +15,7 @@
 #   make load     rrdispatch beside other servers, quickly: a table and a report (three minutes)
 #   make wheel    dist/*.whl, installed and tried in a new environment
 #   make docs     the tables of docs/ that are made from code
+#   make docs-site    the documentation as a website, build/site; a link that leads nowhere fails it
 #   make lock     pylock.toml anew
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
 
-.PHONY: demo test accept chaos soak matrix quick check san san-dispatch fuzz bench load wheel docs lock wheels clean
+.PHONY: demo test accept chaos soak matrix quick check san san-dispatch fuzz bench load wheel docs docs-site lock wheels clean
 
 # The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
 $(VENV)/installed: pyproject.toml pylock.toml
@@ -109,6 +110,14 @@ docs: $(VENV)/built
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/lifecycle.py
 
+# An environment of its own: the newest of what is not locked.
+SITE_VENV ?= .venv-docs
+docs-site:
+	test -x $(SITE_VENV)/bin/mkdocs || { $(PYTHON) -m venv $(SITE_VENV) && \
+	    $(SITE_VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1" && \
+	    $(SITE_VENV)/bin/python -m pip install --quiet --group docs; }
+	NO_MKDOCS_2_WARNING=1 $(SITE_VENV)/bin/python -m mkdocs build --strict
+
 lock: $(VENV)/installed
 	$(BIN)/python tools/lock.py make
 
@@ -117,4 +126,4 @@ wheels: $(VENV)/installed
 	$(BIN)/python -m pip download --quiet --require-hashes -r $(VENV)/locked.txt -d wheels
 
 clean:
-	rm -rf $(VENV) build build-* dist wheels *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs build build-* dist wheels *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

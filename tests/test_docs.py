@@ -94,7 +94,7 @@ def test_every_command_is_documented() -> None:
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text()
     for page in PAGES:
-        for target in re.findall(r"(?:^    |`)make ([a-z]+)", page.read_text(), re.MULTILINE):
+        for target in re.findall(r"(?:^    |`)make ([a-z-]+)", page.read_text(), re.MULTILINE):
             assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
@@ -105,6 +105,13 @@ def test_tests_that_are_named_exist() -> None:
         known += (ROOT / path).read_text()
     for name in set(re.findall(r"`(test_[a-z0-9_]+)`", text)):
         assert f"def {name}(" in known, name
+
+
+def test_every_page_is_in_the_sites_menu() -> None:
+    """`make docs-site` says so too, where it can be run."""
+    menu = (ROOT / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    pages = {page.name for page in (ROOT / "docs").glob("*.md")}
+    assert pages <= set(re.findall(r": ([a-z0-9-]+\.md)$", menu, re.MULTILINE))
 
 
 def test_forms_of_a_target_are_accepted() -> None:
