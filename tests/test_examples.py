@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness.servers import Service
+from tests.harness.servers import Server, Service, rrdispatch_command, wait_until, workers
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -50,6 +53,46 @@ def test_fastapi_start_and_end_are_run() -> None:
         text = service.output.text("stdout")
     assert "worker 0 opens its database" in text
     assert "worker 0 closes its database" in text
+
+
+def python_with_django() -> str:
+    """Ours, or that of the servers that `make matrix` is told of."""
+    for python in (sys.executable, os.environ.get("PYTHON_SERVERS", "")):
+        look = [python, "-c", "import django, waitress"]
+        if python and subprocess.run(look, capture_output=True, timeout=60).returncode == 0:
+            return python
+    pytest.skip("needs Django and waitress, here or in PYTHON_SERVERS")
+
+
+def test_django() -> None:
+    options = ("-i", "2", "--python", python_with_django())
+    with Service("django_app:application", *options, cwd=EXAMPLES) as service:
+        answers = [json.loads(get(service.address)) for _ in range(10)]
+    assert Counter(answer["worker"] for answer in answers) == {"0": 5, "1": 5}
+    assert {answer["client"] for answer in answers} == {"127.0.0.1"}
+
+
+def test_jobs(tmp_path: Path) -> None:
+    """Each is done once; a killed worker's again; at the end the one in hand is finished."""
+    for number in range(20):
+        (tmp_path / f"{number:02}.job").write_text("something")
+    command = rrdispatch_command(
+        "run", "jobs.py", str(tmp_path), "-i", "2", "--no-listen", "--probation", "0"
+    )
+    with Server(command, cwd=EXAMPLES) as server:
+        wait_until(lambda: not list(tmp_path.iterdir()), 60.0, "all jobs are done")
+        (tmp_path / "long.new").write_text("sleep 1000")
+        (tmp_path / "long.new").rename(tmp_path / "long.job")
+        slot = int(server.output.wait(r"worker (\d) begins long", 60.0)[1])
+        seen = len(server.output.lines)
+        (tmp_path / "long.job").write_text("sleep 1")
+        killed = workers(server.processes())[slot]
+        os.kill(killed, signal.SIGKILL)
+        server.output.wait(r"worker \d begins long.job: sleep 1$", 60.0, seen)
+        assert server.stop() == 0
+        done = re.findall(r"has done (\S+)", server.output.text())
+    assert sorted(done) == [f"{number:02}.job" for number in range(20)] + ["long.job"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_echo() -> None:
