@@ -5,6 +5,8 @@
 #include "dispatcher.h"
 
 #define INFLIGHT_MAX (1u << 20)
+#define AHEAD 1                /* what may wait at a busy worker that took nothing lately */
+#define LATELY_NS (2 * RR__MS) /* twice as long as a full dispatcher sleeps before it looks again */
 
 static uint64_t load(const uint64_t *where)
 {
@@ -47,6 +49,35 @@ void rr__measure(struct rr__dispatcher *d, struct rr__worker *worker)
     }
 }
 
+/* In the last one or two periods, of those in which somebody looked. */
+static uint64_t taken_lately(struct rr__worker *worker, uint64_t handled, uint64_t now)
+{
+    uint64_t since = now - worker->lately_ns;
+
+    if (since >= LATELY_NS) {
+        worker->lately_before = since < 2 * LATELY_NS ? worker->lately_handled : handled;
+        worker->lately_handled = handled;
+        worker->lately_ns = now;
+    }
+    return handled - worker->lately_before;
+}
+
+/* How many may wait there. A worker that said how many it serves at a time is given what it has places
+ * for, what it took lately, and a little more: who waits behind a request that takes long has no part
+ * in the place that becomes free elsewhere, while the backlog goes to whoever is first. */
+static uint64_t queue_limit(const struct rr__dispatcher *d, struct rr__worker *worker, uint64_t handled,
+                            uint64_t inflight)
+{
+    uint64_t most = d->settings.queue_limit;
+
+    if (worker->capacity == 0 || d->settings.policy != RR_ROUND_ROBIN)
+        return most;
+    uint64_t limit = AHEAD + taken_lately(worker, handled, d->now);
+    if (inflight < worker->capacity)
+        limit += worker->capacity - inflight;
+    return limit < most ? limit : most;
+}
+
 static void refresh_one(struct rr__dispatcher *d, struct rr__worker *worker,
                         struct rr_candidate *one)
 {
@@ -66,8 +97,9 @@ static void refresh_one(struct rr__dispatcher *d, struct rr__worker *worker,
     one->inflight = inflight < INFLIGHT_MAX ? (uint32_t)inflight : INFLIGHT_MAX;
     one->capacity = worker->capacity;
     one->slot = (uint16_t)worker->slot;
-    one->eligible = !worker->stalled && one->pending < d->settings.queue_limit &&
-                    d->now >= worker->pause_ns;
+    worker->limit = (uint32_t)queue_limit(d, worker, handled, inflight);
+    d->short_queues |= worker->limit < d->settings.queue_limit;
+    one->eligible = !worker->stalled && one->pending < worker->limit && d->now >= worker->pause_ns;
     if (worker->handled != handled) {
         worker->handled = handled;
         worker->moved_ns = d->now;
@@ -82,6 +114,7 @@ void rr__refresh(struct rr__dispatcher *d)
     if (d->stalled)
         rr__watch_stalled(d);
     d->since_refresh = 0;
+    d->short_queues = 0;
     d->room = 0;
     for (int i = 0; i < d->slots.ready_count; i++) {
         struct rr_candidate *one = &d->candidates[i];

@@ -63,7 +63,7 @@ static void become_full(struct rr__dispatcher *d)
         tell_full(d);
     }
     uint64_t retry = (d->now - d->full_ns) / 16;
-    if (retry < RR__MS)
+    if (retry < RR__MS || d->short_queues)
         retry = RR__MS;
     if (retry > d->settings.retry_most)
         retry = d->settings.retry_most;

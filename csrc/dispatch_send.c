@@ -159,7 +159,7 @@ int rr__give(struct rr__dispatcher *d, int index, struct rr__hand *hand)
         worker->moved_ns = d->now;
         one->fresh = 1;
     }
-    if (++one->pending >= d->settings.queue_limit)
+    if (++one->pending >= worker->limit)
         rr__pass_over(d, index);
     advance(d, hand->listener, index);
     return 0;
@@ -180,7 +180,7 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
             pause_worker(d, worker);
             continue;
         }
-        if (++d->candidates[index].pending >= d->settings.queue_limit)
+        if (++d->candidates[index].pending >= worker->limit)
             rr__pass_over(d, index);
         if (apart)
             d->move_turn = index + 1;

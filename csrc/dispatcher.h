@@ -73,7 +73,9 @@ struct rr__worker {
     uint64_t handled;    /* what it said to have taken, at the last look */
     uint64_t moved_ns;   /* when it took something, or was given something to an empty queue */
     uint64_t pause_ns;   /* its channel is full: not before */
+    uint64_t lately_ns, lately_handled, lately_before; /* `handled` at a look lately, and at the one before */
     uint32_t capacity;
+    uint32_t limit;      /* of its queue, at the last look */
     uint16_t mask;       /* listeners that it has a channel for */
     uint8_t used, state, stalled, batch;
     uint8_t channels;    /* places of channel[] in use; those not in the mask are absent */
@@ -191,6 +193,7 @@ struct rr__dispatcher {
     struct rr_candidate candidates[RR_MAX_WORKERS];
     uint32_t fewest;
     int room, since_refresh, stalled;
+    int short_queues; /* somebody's is shorter than the limit: room comes and goes quickly */
     int move_turn;
 
     int full, full_told;

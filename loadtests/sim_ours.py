@@ -16,6 +16,7 @@ from .sim_work import Connection
 LOOK_S = 0.001  # as often as that at most the watch looks
 INTERVAL_MOST_S = 0.01
 RETRY_MOST_S = 0.01
+AHEAD, LATELY_S = 1, 0.002  # what may wait at a busy worker: so much, and what it took lately
 IDLE_PATIENCE, STUCK_PATIENCE, STUCK_TAKES = 5, 20, 8
 
 
@@ -24,13 +25,14 @@ class Watched:
 
     __slots__ = (
         "index", "inflight", "moved_at", "probing", "progress_at", "progress_then", "progressed",
-        "queue", "stalled", "taken", "taken_seen", "worker",
+        "queue", "stalled", "taken", "taken_seen", "took", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self.index = worker.index
         self.queue: deque[tuple[Connection, float]] = deque()
+        self.took: deque[float] = deque()  # when, lately
         self.inflight = self.taken = self.taken_seen = 0
         self.stalled = self.probing = self.progressed = False
         self.moved_at = self.progress_at = -1.0
@@ -60,6 +62,7 @@ class Ours(Base):
 
     def pick(self, turn: int, name: str) -> int:
         """The index, or -1 if nobody has room."""
+        self._refresh()
         if self.full == len(self.all):
             return -1
         if name == "round-robin":
@@ -73,6 +76,23 @@ class Ours(Base):
             if self.load[at] == least and self.room[at]:
                 return at
         return -1
+
+    def _refresh(self) -> None:
+        """Who has room changes with time alone where workers said how many they serve at a time."""
+        if self._in_places():
+            for one in self.all:
+                self._set_room(one)
+
+    def _in_places(self) -> bool:
+        return self.name == "round-robin" and self.kind.capacity > 0
+
+    def _limit(self, one: Watched) -> int:
+        if not self._in_places():
+            return self.queue_limit
+        while one.took and one.took[0] < self.clock.now - LATELY_S:
+            one.took.popleft()
+        places = max(self.kind.capacity - one.inflight, 0)
+        return min(AHEAD + len(one.took) + places, self.queue_limit)
 
     def _fewest(self) -> int:
         if not self.full:
@@ -131,10 +151,12 @@ class Ours(Base):
         now = self.clock.now
         if self.full_since < 0:
             self.full_since = now
-        pause = min(max((now - self.full_since) / 16, LOOK_S), RETRY_MOST_S)
+        longest = LOOK_S if self._in_places() else RETRY_MOST_S
+        pause = min(max((now - self.full_since) / 16, LOOK_S), longest)
         self.clock.at(now + pause, self._retry)
 
     def _retry(self, _: None) -> None:
+        self._refresh()
         if self.full < len(self.all):
             self.full_since = -1.0
         self._accept()
@@ -145,14 +167,14 @@ class Ours(Base):
             one.moved_at = self.clock.now
         one.queue.append((connection, self.clock.now))
         self.load[index] += 1
-        if len(one.queue) >= self.queue_limit:
+        if len(one.queue) >= self._limit(one):
             self._set_room(one)
         one.worker.wake()
         if one.queue:
             self._watch_soon(self.clock.now + self.stall_timeout)
 
     def _set_room(self, one: Watched) -> None:
-        room = not one.stalled and len(one.queue) < self.queue_limit
+        room = not one.stalled and len(one.queue) < self._limit(one)
         if room != self.room[one.index]:
             self.room[one.index] = room
             self.full += -1 if room else 1
@@ -169,6 +191,8 @@ class Ours(Base):
             return None
         connection, _ = one.queue.popleft()
         one.inflight += 1
+        if self._in_places():
+            one.took.append(self.clock.now)
         if not self.room[one.index]:
             self._set_room(one)
         return connection

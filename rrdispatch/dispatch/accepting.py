@@ -362,10 +362,10 @@ class Acceptor:
 
     def look(self, now: int) -> int:
         """Ends pauses and closes whose time has come; when to look again (0: no need)."""
-        due = [now + _retry_after(self._full_ns, now)] if self.full and self._hopeful() else []
+        due = [now + self._retry_after(self._full_ns, now)] if self.full and self._hopeful() else []
         if self._sender.aside:
             self._aside_ns = self._aside_ns or now
-            due.append(now + _retry_after(self._aside_ns, now))
+            due.append(now + self._retry_after(self._aside_ns, now))
         else:
             self._aside_ns = 0
         for listener in self.listeners:
@@ -390,7 +390,10 @@ class Acceptor:
         slots = self._sender.slots
         return bool(self._sender.held) or any(not one.stalled_ns for one in slots.ready)
 
-
-def _retry_after(since: int, now: int) -> int:
-    """Room shows itself by a timer only; the longer none was, the less often it is worth it."""
-    return max(MS, min((now - since) // 16, FULL_RETRY_MOST))
+    def _retry_after(self, since: int, now: int) -> int:
+        """Room shows itself by a timer only; the longer none was, the less often it is worth it.
+        Where queues are short it comes and goes quickly.
+        """
+        if self._sender.slots.short_queues:
+            return MS
+        return max(MS, min((now - since) // 16, FULL_RETRY_MOST))

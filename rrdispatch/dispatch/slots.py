@@ -34,6 +34,12 @@ BELIEVED = MS
 # Few workers are not looked at more often than once per so many picks.
 LOOK_EVERY = 8
 
+# What may wait at a busy worker that took nothing lately.
+AHEAD = 1
+
+# Twice as long as a full dispatcher sleeps before it looks again.
+LATELY = 2 * MS
+
 # Where the counts are among the scoreboard's words.
 _RECEIVED, _CLOSED, _LOST, SENT = (
     FIELD_OFFSETS[one][0] // 8 for one in (Field.RECEIVED, Field.CLOSED, Field.LOST, Field.SENT)
@@ -79,6 +85,8 @@ class Worker:
     moved_ns: int = -(1 << 62)  # when it took something, or got something into an empty queue
     collected: int = 0  # connections for its next message, not sent yet
     pause_ns: int = 0  # its channel is full: not before
+    limit: int = 0  # of its queue, at the last look
+    lately: tuple[int, int, int] = (0, 0, 0)  # when it was counted, handled then, at the one before
     # as measured last, exactly
     queued: int = 0  # messages, a probe included
     waiting: int = 0  # connections
@@ -120,6 +128,14 @@ class Worker:
     def handled(self) -> int:
         """Connections that left its queue, if its scoreboard is right."""
         return int(self.words[_RECEIVED] + self.words[_LOST])
+
+    def taken_lately(self, handled: int, now: int) -> int:
+        """In the last one or two periods, of those in which somebody looked."""
+        at, then, before = self.lately
+        if now - at >= LATELY:
+            before = then if now - at < 2 * LATELY else handled
+            self.lately = now, handled, before
+        return handled - before
 
     def inflight(self) -> int:
         """Connections received and not closed, if its scoreboard is right."""
@@ -192,6 +208,7 @@ class Slots:
         self.move_turn = 0
         self.fewest = 0
         self.room = 0  # connections that the eligible can take together
+        self.short_queues = False  # somebody's is shorter than the limit
         self.refreshed_ns = 0
         self._next_slot = 0
         self._rounds = LOOK_EVERY
@@ -236,10 +253,11 @@ class Slots:
     def refresh(self, now: int) -> None:
         """Bring every candidate up to date."""
         settings, rounds = self.settings, self._rounds
-        limit, timeout = settings.queue_limit, settings.stall_timeout
+        timeout = settings.stall_timeout
         self.refreshed_ns = now
         fewest, most, room = INFLIGHT_MAX << 1, -1, 0
         all_eligible = keep_up = True
+        self.short_queues = False
         for worker in self.ready:
             words, one = worker.words, worker.candidate
             received = words[_RECEIVED]
@@ -254,6 +272,7 @@ class Slots:
                 inflight = worker.inflight()
             one.pending, one.inflight = pending, inflight
             one.fresh = fresh = now - worker.moved_ns < timeout
+            limit = worker.limit = self._limit_of(worker, handled, inflight)
             if pending >= limit or worker.stalled_ns or now < worker.pause_ns:
                 one.eligible = all_eligible = False
                 continue
@@ -273,6 +292,20 @@ class Slots:
         self._in_turn = (all_eligible and self._one_by_one) and goes_in_turn(
             settings.policy, keep_up, most - fewest, rounds, settings.band
         )
+
+    def _limit_of(self, worker: Worker, handled: int, inflight: int) -> int:
+        """How many may wait there. A worker that said how many it serves at a time is given what it
+        has places for, what it took lately, and a little more: who waits behind a request that
+        takes long has no part in the place that becomes free elsewhere, while the backlog goes to
+        whoever is first.
+        """
+        most = self.settings.queue_limit
+        if not worker.capacity or self.settings.policy != Policy.ROUND_ROBIN:
+            return most
+        places = max(worker.capacity - inflight, 0)
+        limit = min(AHEAD + worker.taken_lately(handled, self.refreshed_ns) + places, most)
+        self.short_queues |= limit < most
+        return limit
 
     def in_turn(self, lane: int) -> list[Worker]:
         """Whom the next picks are, in this order, until counts are read again; [] = not known."""
@@ -339,9 +372,8 @@ class Slots:
         """Connections of that listener that can be taken."""
         if self.common >> lane & 1:
             return self.room
-        limit = self.settings.queue_limit
         return sum(
-            limit - one.candidate.pending
+            one.limit - one.candidate.pending
             for one in self.ready
             if one.candidate.eligible and lane in one.lanes
         )
@@ -353,6 +385,6 @@ class Slots:
             self.ready[index].moved_ns = self.refreshed_ns
             one.fresh = True
         one.pending += 1
-        if one.pending >= self.settings.queue_limit:
+        if one.pending >= self.ready[index].limit:
             one.eligible = False
         self.room -= 1

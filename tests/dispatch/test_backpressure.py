@@ -103,3 +103,46 @@ def test_listeners_take_turns_under_load(kind: str):
                 worker.take(0).close()
         # The second listener did not have to wait until the first had given all.
         assert made.ping().accepted < 110
+
+
+def test_who_said_how_many_it_serves_is_given_few_in_advance(dispatcher: Rig):
+    """What it has places for, what it took lately, and one: who comes later may find a place that
+    is free at somebody else's, and is not behind a request that takes long.
+    """
+    dispatcher.listen()
+    busy, other = dispatcher.add(2, capacity=2)
+    clients = dispatcher.connect_many(20)
+    dispatcher.event(ControlKind.FULL)
+    assert [worker.pending() for worker in (busy, other)] == [3, 3]
+    working = [busy.take(), busy.take()]
+    # It has no place left, and what it took is soon long ago: one is enough.
+    while len(other.taken) < 12:
+        dispatcher.until(other.pending)
+        other.take().answer()
+    assert busy.pending() <= 3
+    while len(other.taken) + busy.pending() < 18:
+        dispatcher.until(other.pending)
+        other.take().answer()
+    for connection in working:
+        connection.answer()
+    while len(busy.taken) + len(other.taken) < len(clients):
+        for worker in (busy, other):
+            if worker.pending():
+                worker.take().answer()
+    assert set(answer_of(clients)) == {"0", "1"}
+    assert len(busy.taken) <= 5
+
+
+@pytest.mark.parametrize("policy", [Policy.STRICT, Policy.LEAST_CONNECTIONS])
+def test_other_policies_fill_the_queues_of_those_who_said_it(dispatcher: Rig, policy: Policy):
+    dispatcher.settings(policy, queue_limit=8)
+    dispatcher.listen()
+    workers = dispatcher.add(2, capacity=2)
+    clients = dispatcher.connect_many(20)
+    dispatcher.event(ControlKind.FULL)
+    assert [worker.pending() for worker in workers] == [8, 8]
+    while sum(len(worker.taken) for worker in workers) < len(clients):
+        for worker in workers:
+            if worker.pending():
+                worker.take().answer()
+    assert set(answer_of(clients)) == {"0", "1"}
