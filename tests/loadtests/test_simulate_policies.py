@@ -51,6 +51,7 @@ def made(name: str, states: list[tuple[int, int, bool, bool]], capacity: int) ->
 def fill(ours: Ours, one: Watched, waiting: int, inflight: int) -> None:
     connection = Connection(0, 0, [MS], [0.0], [])
     one.queue.extend([(connection, 99.0)] * waiting)
+    one.inflight = inflight
     ours.load[one.index] = waiting + inflight
 
 
@@ -59,8 +60,15 @@ def test_picks_are_those_of_the_dispatcher(
     states: list[tuple[int, int, bool, bool]], turn: int, capacity: int, name: str
 ) -> None:
     turn %= len(states)
+    in_places = name == "round-robin" and capacity > 0
     candidates = [
-        Candidate(waiting, inflight, capacity, not stalled, fresh)
+        Candidate(
+            waiting,
+            inflight,
+            capacity,
+            not stalled and not (in_places and waiting > max(capacity - inflight, 0)),
+            fresh,
+        )
         for waiting, inflight, stalled, fresh in states
     ]
     loads = [one.pending + one.inflight for one in candidates if one.eligible]
