@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from rrdispatch import Cluster
+from tests.harness.servers import wait_until
 
 APP = """
-import mmap, os, socket, stat, threading
+import mmap, os, socket, stat, threading, time
 
 SLOT = os.environ["RRDISPATCH_SLOT"]
 
@@ -43,10 +44,10 @@ def page(listener):
     page = mmap.mmap(board(), 4096)
 
     def for_ever():
-        while True:
-            page[:] = os.urandom(4096)
-            page[:] = b"\\xff" * 4096
-            page[:] = bytes(4096)
+        while True:  # paced: the core is for those who are tested
+            for content in (os.urandom(4096), b"\\xff" * 4096, bytes(4096)):
+                page[:] = content
+                time.sleep(0.001)
 
     threading.Thread(target=for_ever, daemon=True).start()
     return ""
@@ -59,8 +60,11 @@ def size(listener):
 
 def words(listener):
     told = notify()
-    for text in (b"\\xff" * 60000, b"", b"READY=1\\nCAPACITY=-1\\nBATCH=99999", b"=\\n=",
-                 b"CAPACITY=" + b"9" * 5000, b"ERROR={", b"ERROR=[1]", b"ERROR={\\"code\\": 7}"):
+    error = b'ERROR={"message": "\\\\ud800", "code": [], "hint": 7, "traceback": %s}'
+    for text in (b"\\xff" * 60000, b"READY=1\\nCAPACITY=-1\\nBATCH=99999", b"=\\n=", b"\\0" * 99,
+                 b"READY=1\\nCAPACITY=" + b"9" * 5000, b"READY=1\\nKIND=\\xc3", b"STATUS=\\x1b[2J",
+                 b"ERROR={", b"ERROR=[1]", error % b"{}", error % b"null", error % b'"\\\\ud800"',
+                 b"ERROR=" + b"[" * 50000, b"STATUS=heard", b""):
         told.send(text)
     return ""
 
@@ -117,6 +121,8 @@ def test_a_worker_that_does_its_worst_harms_itself_only(
         assert any(each.startswith("0") for each in said), "it had its chance"
         if mischief != "page":  # by its counts it can have more than its share, or less
             assert sum(each.startswith("1") for each in said) >= REQUESTS // 3, said
+        if mischief == "words":
+            wait_until(lambda: "heard" in str(cluster.stats()["workers"]), 30.0, "all was read")
         if mischief == "size":
             assert "0 refused" in said
         after = cluster.stats()
