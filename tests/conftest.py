@@ -27,3 +27,20 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name in _FOREIGN or (name.startswith("RRDISPATCH_") and name not in _OURS):
             monkeypatch.delenv(name)
+
+
+# In these each test is many seconds long.
+_LONG = (
+    "tests/loadtests/test_scenarios.py",
+    "tests/cli/test_session.py",
+    "tests/cli/test_shells.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The long ones first: side by side, one that begins last is waited for alone."""
+    items.sort(key=lambda item: not _is_long(item))
+
+
+def _is_long(item: pytest.Item) -> bool:
+    return item.nodeid.startswith(_LONG) or item.get_closest_marker("slow") is not None

@@ -21,6 +21,14 @@ from rrdispatch._core.layout import SpawnRequest
 _RUN = "import sys; sys.path[0] = sys.argv[1]; from rrdispatch.cli import main; main(sys.argv[2:])"
 _MOST = 64 * 1024  # of what it said
 
+_left: list[int] = []  # those that nobody waits for any more
+
+
+def reap() -> bool:
+    """Take those that have ended off the process table; True if none is left."""
+    _left[:] = [pid for pid in _left if os.waitpid(pid, os.WNOHANG) == (0, 0)]
+    return not _left
+
 
 class Command:
     """From its start; ``done`` waits for its end."""
@@ -33,9 +41,13 @@ class Command:
     async def done(self) -> tuple[int, str, str]:
         """(exit code, stdout, stderr)."""
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            reap()
             pid, pidfd = self._spawn(out.fileno(), err.fileno())
             try:
                 await _readable(pidfd)
+            except asyncio.CancelledError:
+                _left.append(pid)
+                raise
             finally:
                 os.close(pidfd)
             return _exit_code(pid), _text(out.fileno()), _text(err.fileno())

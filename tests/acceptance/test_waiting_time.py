@@ -16,7 +16,7 @@ from tests.acceptance.conftest import Show
 from tests.harness.load import run_load
 from tests.harness.records import Plan, quantile
 from tests.harness.servers import Gunicorn, Service
-from tests.harness.sizes import size
+from tests.harness.sizes import FULL, size
 
 pytestmark = pytest.mark.slow
 
@@ -66,6 +66,9 @@ def medians(rounds: list[Waiting]) -> Waiting:
     )
 
 
+@pytest.mark.skipif(
+    not FULL, reason="compares times: `make accept`, on a machine that does nothing else"
+)
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("load", [0.3, 0.6])
 def test_waiting_beside_gunicorn(load: float, show: Show) -> None:

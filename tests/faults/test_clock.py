@@ -25,6 +25,8 @@ FOR_PEOPLE = {
     "control/app.py": 3,  # when it was started and ended
     "control/ending.py": 1,
     "control/rows.py": 1,  # uptime
+    "control/saved.py": 1,  # when it was saved
+    "cluster/watching.py": 1,  # --watch: files have times of the wall clock
 }
 
 

@@ -16,6 +16,7 @@ import termios
 
 import pytest
 
+from rrdispatch.monit import commands
 from rrdispatch.monit.commands import Command
 from tests.cli.plane import Plane
 from tests.harness.servers import wait_until
@@ -147,3 +148,4 @@ def test_a_command_goes_on_when_nobody_waits(plane: Plane, monkeypatch) -> None:
 
     asyncio.run(leave_at_once())
     wait_until(lambda: plane.row()["status"] == "stopped", 90.0, "it is stopped")
+    wait_until(commands.reap, 30.0, "it is no zombie")

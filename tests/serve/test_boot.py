@@ -77,7 +77,8 @@ def test_a_place_that_is_not_one(tmp_path: Path) -> None:
     ("target", "loop", "own"),
     [
         ("plain:http", "auto", {"eventfd": 2}),
-        ("web:app", "asyncio", {"eventpoll": 1, "stream": 2}),
+        # wake-ups of the loop and of the stop
+        ("web:app", "asyncio", {"eventpoll": 1, "stream": 4}),
         ("web:app", "uvloop", {}),
         ("web:wsgi", "auto", {"pipe": 6}),
     ],
