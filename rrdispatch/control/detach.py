@@ -58,6 +58,8 @@ def start(
             raise
         finally:
             os.close(pidfd)
+            with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD has none to reap
+                os.waitpid(pid, os.WNOHANG)
 
 
 class Silent(Error):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from rrdispatch.control import definitions, detach
@@ -32,6 +34,8 @@ def failed(plane: Plane, how: str, monkeypatch: pytest.MonkeyPatch) -> StartErro
     definition = definitions.Definition("web", cwd=str(plane.here), environ=plane.environment())
     with pytest.raises(StartError, match="ended without a word") as caught:
         detach.start(definition, 30.0, lambda _: None)
+    with pytest.raises(ChildProcessError):  # it is reaped
+        os.waitpid(-1, os.WNOHANG)
     return caught.value
 
 
