@@ -219,7 +219,9 @@ def both_killed(run: Run) -> Result:
     result, finished = Result(), 0
     rounds = int(run.size(1, 10))
     for app in ("probe:asgi", "probe:serve") * rounds:
-        with followed(run, "--drain-timeout", str(DRAIN), app=app) as service:
+        # In turn, most of them would wait in the backlog, not in the queues.
+        options = ("--drain-timeout", str(DRAIN), "--policy", "least-connections")
+        with followed(run, *options, app=app) as service:
             plan = Plan(service.address, count=8, path="/sleep/400", timeout=HANG)
             with load_beside(service, plan) as load:
                 wait_until(lambda it=service: given(it) == 8, 20.0, "8 given")  # type: ignore[misc]
