@@ -218,6 +218,14 @@ int rr__send_probe(struct rr__dispatcher *d, struct rr__worker *worker, int chan
     return result;
 }
 
+/* Who died or was parked since it was collected for is sent nothing more: it goes to somebody else. */
+static int flush_usable(struct rr__dispatcher *d, struct rr__worker *worker)
+{
+    if (worker->state != RR_STATE_READY || worker->stalled || d->now < worker->pause_ns)
+        return -EAGAIN;
+    return flush_outbox(d, worker);
+}
+
 /* Sends what was collected in this round. What finds no room stays collected. */
 void rr__flush(struct rr__dispatcher *d)
 {
@@ -225,7 +233,7 @@ void rr__flush(struct rr__dispatcher *d)
 
     for (int i = 0; i < d->collected_count; i++) {
         struct rr__worker *worker = d->collected[i];
-        worker->collecting = worker->outbox.count > 0 && flush_outbox(d, worker) < 0;
+        worker->collecting = worker->outbox.count > 0 && flush_usable(d, worker) < 0;
         if (worker->collecting)
             d->collected[kept++] = worker;
     }
@@ -241,9 +249,8 @@ int rr__retry_held(struct rr__dispatcher *d)
         held += rr__set_aside(d, &d->hand);
     for (int i = 0; i < d->collected_count; i++) {
         struct rr__worker *worker = d->collected[i];
-        int usable = worker->state == RR_STATE_READY && d->now >= worker->pause_ns;
-        if (worker->outbox.count > 0 && usable && !worker->stalled)
-            flush_outbox(d, worker);
+        if (worker->outbox.count > 0)
+            flush_usable(d, worker);
         if (worker->outbox.count > 0 && rr__place(d, &worker->outbox, 0) > 0)
             held += rr__set_aside(d, &worker->outbox);
         worker->collecting = worker->outbox.count > 0;

@@ -166,6 +166,9 @@ static void a_removal_waits_for_what_was_collected(void)
     fake_start(&fakes[2], 3, 2);
     CHECK_EQUAL(fake_add(&rig, &fakes[2], 2), 0);
     atomic_store(&send_errors_left, 0);
+    /* A whole round: the dead one's channel has room, and is not to be given it. */
+    for (int i = 0; i < 3; i++)
+        rig_ask(&rig, (struct rr_control){.kind = RR_CONTROL_PING}, NULL, 0);
     fake_ready(&rig, &fakes[1], 0, 1);
     CHECK_EQUAL(fake_take(&fakes[1]), 0);
     CHECK_EQUAL(rig_answer(&rig, removal).result, 0);
