@@ -116,7 +116,9 @@ def flood_full(run: Run) -> Result:
     result, gate = Result(), Gate(run.tmp / "app")
     slots = 2 * (QUEUE + 1)
     # Both workers are blocked on purpose: neither is to be passed over as stalled for that.
-    settings = {"cwd": gate.directory, "env": gate.env, "backlog": backlog, "stall_timeout": 600}
+    settings: dict[str, Any] = {"cwd": gate.directory, "env": gate.env, "backlog": backlog}
+    settings["stall_timeout"] = 600
+    settings["policy"] = "least-connections"  # in turn, a synchronous worker's queue is shorter
     with service(run, "gated:serve", **settings) as it:
         pid, workers = dispatcher(it), worker_pids(it)
         lost, before = lost_on_loopback(), counters()

@@ -14,7 +14,7 @@ from rrdispatch import Cluster
 from tests.harness import processes
 from tests.harness.load import load_beside
 from tests.harness.records import Plan
-from tests.harness.servers import Server, rrdispatch_command, wait_until
+from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command, wait_until
 from tests.programs.program import APPS, Program, free_port
 
 NODE = pytest.mark.skipif(shutil.which("node") is None, reason="needs node: apt install nodejs")
@@ -48,6 +48,8 @@ def test_arguments_arrive_as_they_are() -> None:
     port = free_port()
     words = (str(port), "", "a b", "--save", "")
     with Program("hello.py", "--", *words, port=port, options=("-i", "1")) as program:
+        # Through the logger: the primary may say that it is ready first.
+        program.output.wait(r"arguments \[", START_TIMEOUT)
         assert program.said(r"arguments (\[.*\])") == [str(list(words))]
 
 

@@ -75,7 +75,7 @@ def test_a_script_is_reloaded_and_nothing_is_left_open() -> None:
     with shared(free_port(), "shared.py", options=options) as program:
         wait_until(lambda: len(program.said("handed")) == 2, 30.0)
         assert set(program.said("handed (.*)")) == {f"1 named {program.address.split(':')[1]}"}
-        assert "True" in program.said("blocking (.*)")
+        wait_until(lambda: "True" in program.said("blocking (.*)"), 30.0)
         reload_fails_nobody(program)
         primary, worker = (fds(pid) for pid in (program.pid, program.workers()[0]))
         # 0, 1, 2, the socket, three of ours, and the epoll or selector of the program.
