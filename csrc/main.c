@@ -12,7 +12,8 @@ enum { CONTROL_FD = 3, EXIT_USAGE = 2 };
 
 static void ignore_signals(void)
 {
-    static const int ignored[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGPIPE, SIGCHLD};
+    static const int ignored[] = {SIGTERM, SIGINT,  SIGHUP,    SIGQUIT, SIGPIPE, SIGCHLD,
+                                  SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO};
     struct sigaction action = {.sa_handler = SIG_IGN};
 
     for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)

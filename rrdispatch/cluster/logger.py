@@ -36,6 +36,7 @@ from rrdispatch.cluster.logplan import Plan, worker_path
 from rrdispatch.cluster.logsink import Sink
 from rrdispatch.cluster.logsources import FileSource, Source, StreamSource, Worker, lines_of, now
 
+IGNORED = ["INT", "TERM", "HUP", "QUIT", "PIPE", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO"]
 STREAMS = (OUT, ERR)  # in the order of the fds
 
 
@@ -270,8 +271,8 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
 
 def main() -> None:
     """The control is fd 3. Signals to the group of a terminal are not for us: the end is EOF."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE):
-        signal.signal(number, signal.SIG_IGN)
+    for name in IGNORED:
+        signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_IGN)
     logger = Logger(socket.socket(fileno=3))
 
     def reopen(*_: Any) -> None:

@@ -8,10 +8,16 @@ import ctypes
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 PR_GET_CHILD_SUBREAPER = 37
-HELD = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1}
+# Sent by habit (USR2 to gunicorn, nginx and puma) or by mistake, they would end the primary.
+UNUSED = (signal.SIGUSR2, signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO)
+HELD = {
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1, signal.SIGTTIN,
+    signal.SIGTTOU, *UNUSED,
+}  # fmt: skip
 
 
 class Target(Protocol):
@@ -22,6 +28,7 @@ class Target(Protocol):
     def reload(self) -> object: ...
     def scale_by(self, change: int) -> None: ...
     def reopen_logs(self) -> asyncio.Future[None]: ...
+    def ignored(self, name: str) -> None: ...
     def reap_if_ours(self, pid: int) -> bool: ...
 
 
@@ -51,6 +58,8 @@ class Signals:
         self._on(signal.SIGTTIN, lambda: target.scale_by(1))
         self._on(signal.SIGTTOU, lambda: target.scale_by(-1))
         self._on(signal.SIGUSR1, self._reopen_logs)
+        for number in UNUSED:
+            self._on(number, partial(target.ignored, number.name))
         if adopts_orphans():
             self._on(signal.SIGCHLD, lambda: reap_orphans(target.reap_if_ours))
 

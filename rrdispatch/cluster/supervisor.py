@@ -201,6 +201,10 @@ class Supervisor:
         """The log files by their names: somebody has moved them; ControlError if that fails."""
         return self.world.logs.reopen()
 
+    def ignored(self, name: str) -> None:
+        """A signal that means nothing here."""
+        self.events.tell("warning", f"{name} is ignored", hint="SIGHUP reloads, SIGTERM stops")
+
     def stop(self) -> None:
         """Drains and ends; a second time ends now. Told when an heir would know of it, too."""
         if self._stop_asked:

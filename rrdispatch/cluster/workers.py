@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import resource
+import select
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -221,12 +222,14 @@ class Workers:
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
-            if not data:
                 self._loop.remove_reader(handle.notify)
                 return
-            self._said(handle, data.decode(errors="replace"))
+            if data:
+                self._said(handle, data.decode(errors="replace"))
             handle.notify.recv(1)
+        # An end of it looks like an empty datagram, but there is no end of ends.
+        if not data and hung_up(handle.notify):
+            self._loop.remove_reader(handle.notify)
 
     def _heard(self, handle: WorkerHandle, at_last: bool = False) -> None:
         """As to systemd. A shim may know better than the program when it is ready.
@@ -278,6 +281,13 @@ class Workers:
             self._ears.tell(news.Recycle(handle.id))
         if said.get("STOPPING") == "1":
             self._ears.tell(news.Leaves(handle.id))
+
+
+def hung_up(sock: socket.socket) -> bool:
+    """Nobody holds the other end any more."""
+    poll = select.poll()
+    poll.register(sock, select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def spawn_error(error: OSError | Error) -> dict[str, Any]:

@@ -14,11 +14,15 @@ import sys
 from pathlib import Path
 
 CONTROL = 3
+IGNORED = (
+    signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+    signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO,
+)  # fmt: skip
 
 
 def _prepare() -> None:
     # Ended by its control socket only: a Ctrl-C at the terminal is for the primary.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+    for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     # Helpers that end are nobody's business.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -64,7 +64,7 @@ def words(listener):
     for text in (b"\\xff" * 60000, b"READY=1\\nCAPACITY=-1\\nBATCH=99999", b"=\\n=", b"\\0" * 99,
                  b"READY=1\\nCAPACITY=" + b"9" * 5000, b"READY=1\\nKIND=\\xc3", b"STATUS=\\x1b[2J",
                  b"ERROR={", b"ERROR=[1]", error % b"{}", error % b"null", error % b'"\\\\ud800"',
-                 b"ERROR=" + b"[" * 50000, b"STATUS=heard", b""):
+                 b"ERROR=" + b"[" * 50000, *[b""] * 99, b"STATUS=heard", b""):
         told.send(text)
     return ""
 

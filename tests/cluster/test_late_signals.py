@@ -1,11 +1,18 @@
-"""Whoever asks for the end again, while the last things are put away, changes nothing."""
+"""What means nothing ends nobody; and whoever asks for the end again, while the last things are put
+away, changes nothing.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
 from tests.harness.servers import Service
+
+NAMES = ["USR2", "ALRM", "VTALRM", "PROF", "IO", "WINCH"]
+UNUSED = [signal.Signals[f"SIG{name}"] for name in NAMES]
 
 LEAVES_A_CHILD = """
 import subprocess, sys
@@ -21,6 +28,15 @@ def test_a_primary_that_is_asked_again_and_again_ends_with_0(tmp_path: Path) -> 
     )
     (tmp_path / "app.py").write_text(LEAVES_A_CHILD)
     with Service("app:serve", "-i", "1", cwd=tmp_path) as service:
+        workers = set(service.workers().values())
+        for each in service.processes():
+            if each.pid not in workers:
+                for number in UNUSED:
+                    os.kill(each.pid, number)
+        for number in UNUSED[:-1]:
+            service.output.wait(f"{number.name} is ignored", 10.0)
+        service.output.wait("SIGHUP reloads, SIGTERM stops", 10.0)
+        assert not service.output.text().count("dispatcher")
         code = None
         while code is None:
             service.send_signal(15)
