@@ -14,12 +14,11 @@ import time
 from collections.abc import Callable
 
 from rrdispatch.cluster.logplan import rotated
+from rrdispatch.cluster.logsink import Note, Tell, plain
 
 PAUSE = 1.0  # after an output failed
 LOOK = 1.0  # so often a file that is written to is looked for under its name
 MODE = 0o640
-
-Tell = Callable[[dict[str, object]], None]
 
 
 class LogFile:
@@ -27,7 +26,7 @@ class LogFile:
     stops nobody: lines are dropped and counted until they can be written again.
     """
 
-    def __init__(self, path: str, most: int, keep: int, tell: Tell) -> None:
+    def __init__(self, path: str, most: int, keep: int, tell: Tell, note: Note = plain) -> None:
         self.path = os.path.realpath(path)  # rotation is about the file, not about a link to it
         self.fd = -1
         self.dropped = 0
@@ -35,6 +34,7 @@ class LogFile:
         self._most = most
         self._keep = keep
         self._tell = tell
+        self._line_of = note
         self._looked_at = 0.0
         self._failed_at: float | None = None
         self._trouble = ""
@@ -146,7 +146,7 @@ class LogFile:
     def _note(self) -> None:
         """A line of ours, before the first that is written again."""
         if self.dropped:
-            line = f"rrdispatch: {self.dropped} lines dropped: {self._trouble}\n".encode()
+            line = self._line_of(f"rrdispatch: {self.dropped} lines dropped: {self._trouble}")
             try:
                 self._write(line, None)
             except _CutError as error:

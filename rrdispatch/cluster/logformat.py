@@ -45,6 +45,14 @@ class Format:
         first = head[:-2] + b"+ " if continues else head
         return first + body.replace(b"\n", b"\n" + head) + b"\n"
 
+    def note(self, app: str, message: str, stamp: int) -> bytes:
+        """A line of our own, about the log: whoever reads JSON has JSON in every line."""
+        if self.kind != "json":
+            return f"{message}\n".encode()
+        told: dict[str, Any] = {"timestamp": iso(stamp)} if self.time else {}
+        told |= {"app_name": app, "slot": None, "type": ERR, "message": message}
+        return json.dumps(told).encode() + b"\n"
+
     def _head(self, who: Who, stamp: int) -> bytes:
         time = f"{iso(stamp)} " if self.time else ""
         stream = f" {who.stream}" if self.streams else ""

@@ -30,10 +30,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rrdispatch.cluster.journal import Journal
-from rrdispatch.cluster.logfiles import LogFile, Tell, is_device
+from rrdispatch.cluster.logfiles import LogFile, is_device
 from rrdispatch.cluster.logformat import ERR, OUT, Who
 from rrdispatch.cluster.logplan import Plan, worker_path
-from rrdispatch.cluster.logsink import Sink
+from rrdispatch.cluster.logsink import Sink, Tell
 from rrdispatch.cluster.logsources import FileSource, Source, StreamSource, Worker, lines_of, now
 
 IGNORED = ["INT", "TERM", "HUP", "QUIT", "PIPE", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO"]
@@ -44,7 +44,10 @@ class Outputs:
     """Where lines go: our own streams, files, devices; each opened once."""
 
     def __init__(self, out: int, err: int, tell: Tell) -> None:
-        self.streams = {OUT: Sink(out, "stdout", tell), ERR: Sink(err, "stderr", tell)}
+        self.streams = {
+            OUT: Sink(out, "stdout", tell, self._note),
+            ERR: Sink(err, "stderr", tell, self._note),
+        }
         self.files: dict[str, LogFile] = {}
         self.plan = Plan()
         self._devices: dict[str, Sink] = {}
@@ -62,7 +65,9 @@ class Outputs:
             return device
         path = os.path.realpath(path if self.plan.merge else worker_path(path, slot))
         if path not in self.files:
-            self.files[path] = LogFile(path, self.plan.most, self.plan.keep, self._tell)
+            self.files[path] = LogFile(
+                path, self.plan.most, self.plan.keep, self._tell, self._file_note
+            )
         return self.files[path]
 
     def _device(self, path: str) -> Sink | None:
@@ -72,8 +77,14 @@ class Outputs:
                 fd = open_device(path)
             except OSError:
                 return None
-            self._devices[path] = Sink(fd, path, self._tell)
+            self._devices[path] = Sink(fd, path, self._tell, self._file_note)
         return self._devices[path]
+
+    def _note(self, message: str) -> bytes:
+        return self.plan.format(in_file=False).note(self.plan.name, message, now())
+
+    def _file_note(self, message: str) -> bytes:
+        return self.plan.format(in_file=True).note(self.plan.name, message, now())
 
     def say(self, slot: int, text: str) -> None:
         """What is known of a worker but was not printed by it, where its stderr goes."""

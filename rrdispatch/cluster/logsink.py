@@ -17,17 +17,25 @@ PATIENCE = 1.0  # then so long without progress before lines are dropped
 END_PATIENCE = 2.0  # with a reader who reads nothing, when all else is over
 PAUSE = 1.0  # after an output failed
 
+Tell = Callable[[dict[str, object]], None]
+Note = Callable[[str], bytes]  # a line of our own, as this log has its lines
+
+
+def plain(message: str) -> bytes:
+    return f"{message}\n".encode()
+
 
 class Sink:
     """One of our own outputs. A reader that is gone or asleep, or a full disk, stops no worker:
     lines are dropped and counted until it takes some again.
     """
 
-    def __init__(self, fd: int, name: str, tell: Callable[[dict[str, object]], None]) -> None:
+    def __init__(self, fd: int, name: str, tell: Tell, note: Note = plain) -> None:
         self.fd = own_description(fd)
         self._given = fd
         self._name = name
         self._tell = tell
+        self._line_of = note
         self.waiting = bytearray()
         self.dropped = 0
         self.progress = time.monotonic()
@@ -46,9 +54,8 @@ class Sink:
             self.progress = time.monotonic()
         if self.dropped and not self.full:
             self.waiting += b"\n" if self._cut else b""
-            self.waiting += b"rrdispatch: %d lines dropped: %s\n" % (
-                self.dropped,
-                self._trouble.encode(),
+            self.waiting += self._line_of(
+                f"rrdispatch: {self.dropped} lines dropped: {self._trouble}"
             )
             self._noted, self.dropped, self._cut = self.dropped, 0, False
         self.waiting += line

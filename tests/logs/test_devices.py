@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -19,10 +20,26 @@ def nobody(_told: dict[str, object]) -> None:
     """Who does not listen."""
 
 
-def outputs(path: Path) -> Outputs:
+def outputs(path: Path, kind: str = "text") -> Outputs:
     made = Outputs(1, 2, nobody)
-    made.plan = Plan(files={"out": str(path), "err": str(path)})
+    made.plan = Plan(kind=kind, files={"out": str(path), "err": str(path)})
     return made
+
+
+def test_dropped_lines_are_told_in_json_where_the_lines_are_json(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    made = outputs(log, "json")
+    file, sink = made.of("out", 0), made.streams["err"]
+    file.dropped = sink.dropped = 3
+    assert isinstance(file, LogFile)
+    file.append(b"{}\n")
+    sink.put(b"{}\n")
+    for lines, keys in ((log.read_bytes(), {"timestamp"}), (bytes(sink.waiting), set())):
+        told, second = map(json.loads, lines.splitlines())
+        assert told["message"].startswith("rrdispatch: 3 lines dropped")
+        assert told.keys() == {"app_name", "slot", "type", "message"} | keys
+        assert second == {}
+    os.close(file.fd)
 
 
 def test_a_fifo_that_nobody_reads_makes_nobody_wait(tmp_path: Path) -> None:

@@ -145,8 +145,22 @@ def test_rotation_under_20_mb_of_4_workers_while_loggers_are_killed(tmp_path: Pa
 
 
 def test_a_file_that_was_moved_is_opened_anew(tmp_path: Path) -> None:
+    """As logrotate's ``postrotate kill -USR1`` has it; what is printed meanwhile is all there."""
     log, moved = tmp_path / "app.log", tmp_path / "moved"
-    with talker(log) as service:
+    with talker(log, "--log-size", "0") as service:
+        busy = threading.Thread(target=lambda: ask(service, "lines 20000 100"))
+        busy.start()
+        for number in range(1, 21):
+            wait_until(lambda: log.exists() and log.stat().st_size > 0, 30.0)
+            log.rename(f"{log}.{21 - number}")
+            service.send_signal(signal.SIGUSR1)
+            wait_until(log.exists, 10.0)
+            if number > 1 and not busy.is_alive():
+                break
+        busy.join()
+        wait_until(lambda: content(log).count(b"\n") >= 20_000, 30.0)
+        ((_, found),) = numbers(log).items()
+        assert found == list(range(20_000))
         ask(service, "both before")
         wait_until(lambda: b"stderr before" in content(log), 10.0)
         log.rename(moved)
