@@ -51,15 +51,6 @@ def test_a_line_of_our_own_is_json_where_all_are() -> None:
         assert Format(kind, True, True).note("web", "3 lines dropped", 0) == b"3 lines dropped\n"
 
 
-def test_a_line_of_our_own_is_json_where_all_are() -> None:
-    told = json.loads(Format("json", True, True).note("web", "3 lines dropped", 0))
-    who = {"app_name": "web", "slot": None, "type": "err", "message": "3 lines dropped"}
-    assert told == {"timestamp": "1970-01-01T00:00:00.000Z", **who}
-    assert parse("json", json.dumps(who).encode(), KNOWN).slot == KNOWN.slot
-    for kind in ("text", "raw"):
-        assert Format(kind, True, True).note("web", "3 lines dropped", 0) == b"3 lines dropped\n"
-
-
 def test_bytes_that_are_no_text() -> None:
     text = Format("json", False, True).text(WHO, b"\xff", 0)
     assert json.loads(text)["message"] == "\ufffd"
