@@ -5,6 +5,7 @@ A check returns the text as it is kept or raises ``Wrong``. It knows no source o
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import signal
 from collections.abc import Sequence
@@ -63,6 +64,26 @@ def check_account(text: str) -> str:
         raise Wrong(f"{text!r} is no account", "a name, or a number; --user and --group apart")
     if text.isdigit() and int(text) >= (1 << 32) - 1:
         raise Wrong(f"{text} is no id", "0 to 4294967294")
+    return text
+
+
+def check_trusted(text: str) -> str:
+    """Addresses and networks; a socket's path is trusted anyway, and uvicorn allows to name it."""
+    for item in filter(None, map(str.strip, text.split(","))):
+        if item == "*" or item.startswith(("/", "unix:")):
+            continue
+        try:
+            ipaddress.ip_network(item, strict=False)
+        except ValueError:
+            hint = "for example 127.0.0.1,10.0.0.0/8, or * for everybody; no host names"
+            raise Wrong(f"{item!r} is no address or network", hint) from None
+    return text
+
+
+def check_root_path(text: str) -> str:
+    if text and (not text.startswith("/") or not text.isascii()):
+        near = "/" + text.lstrip("/") if text.isascii() else "percent-encoded, in ASCII"
+        raise Wrong(f"{text!r} is not the path of a URL", f"it begins with a slash: {near}")
     return text
 
 

@@ -95,7 +95,9 @@ def _physical(cpus: Cpus, said: str) -> tuple[int, str]:
         return cpus.usable, f"physical cores are not known here, so max: {_reason(cpus)}{said}"
     if cpus.physical > cpus.usable:
         return cpus.usable, f"{cpus.physical} physical cores, but {_reason(cpus)}{said}"
-    return cpus.physical, f"physical cores of {cpus.logical} logical{said}"
+    if cpus.physical == cpus.logical:
+        return cpus.physical, f"every core is a physical one{said}"
+    return cpus.physical, f"physical cores, with {cpus.logical} hardware threads{said}"
 
 
 def _capped(workers: int, why: str) -> Count:

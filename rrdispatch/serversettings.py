@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rrdispatch.checks import check_root_path, check_trusted
 from rrdispatch.options import Kind, setting
 
 
@@ -29,9 +30,11 @@ class ServerSettings:
     forwarded_allow_ips: str | None = setting(
         None, Kind.TEXT, "Trusted proxies: addresses or networks with commas, or *. Else "
         "127.0.0.1 and ::1; peers of a unix socket are always trusted.",
-        variables=("FORWARDED_ALLOW_IPS",), optional=True, app=True,
+        variables=("FORWARDED_ALLOW_IPS",), optional=True, check=check_trusted, app=True,
     )  # fmt: skip
-    root_path: str = setting("", Kind.TEXT, "The path the app is mounted at.", app=True)
+    root_path: str = setting(
+        "", Kind.TEXT, "The path the app is mounted at.", check=check_root_path, app=True
+    )
     ssl_certfile: str | None = setting(
         None, Kind.PATH, "TLS certificate, PEM.", optional=True, app=True
     )

@@ -45,6 +45,8 @@ def other(key: str) -> tuple[str, Any, Any]:
         "instances": ("3", 3, "3"),
         "bind": ("127.0.0.1:9", "127.0.0.1:9", ("127.0.0.1:9",)),
         "env": ("A=1", {"A": "1"}, {"A": "1"}),
+        "forwarded_allow_ips": ("10.0.0.1",) * 3,
+        "root_path": ("/some",) * 3,
     }
     if key in special:
         return special[key]
@@ -222,6 +224,9 @@ def test_any_value_is_taken_or_refused_by_name(key: str, value: object) -> None:
         ({"stop_signal": "KILL"}, "stop_signal: 'KILL' is not a signal", "TERM"),
         ({"target": "shop/app.py:app"}, "is not MODULE:ATTRIBUTE", "--cwd"),
         ({"target": "app:"}, "target: 'app:' is not MODULE:ATTRIBUTE", "app:app"),
+        ({"forwarded_allow_ips": "10.0.0.1,abc"}, "'abc' is no address or network", "10.0.0.0/8"),
+        ({"forwarded_allow_ips": "10.0.0.0/99"}, "'10.0.0.0/99' is no address", "10.0.0.0/8"),
+        ({"root_path": "api"}, "root_path: 'api' is not the path of a URL", "slash: /api"),
         ({"target": "app:make()"}, "is not MODULE:ATTRIBUTE", "app:make with --factory"),
         ({"drain_timeout": 1, "drain-timeout": 2}, "drain_timeout is said twice", "one spelling"),
         ({"drain_timeout": 1e12}, "is too long", "a year"),

@@ -16,6 +16,7 @@ from rrdispatch.errors import ConfigError, Error, ReloadError, StartError, Targe
 from rrdispatch.options import nearest
 
 INTERRUPTED = 130
+NARROWEST = 20  # columns; 0 is a terminal that does not say
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # For errors that come out of the app: it knows what is wrong, we know where to look.
@@ -62,14 +63,31 @@ def tell(error: Error) -> None:
     elif isinstance(error, ReloadError):
         evidence = error.output
     lines = [evidence.rstrip("\n")] if evidence.strip() else []
-    lines.append(f"error: {error.message}")
+    lines.append(folded(f"error: {error.message}"))
     if hint := error.hint or _HINTS.get(type(error)):
-        lines.append(f"hint: {hint}")
+        lines.append(folded(f"hint: {hint}"))
     say("\n".join(lines))
 
 
 def warn(message: str, hint: str = "") -> None:
-    say(f"warning: {message}" + (f"\nhint: {hint}" if hint else ""))
+    say(folded(f"warning: {message}") + (f"\n{folded(f'hint: {hint}')}" if hint else ""))
+
+
+def folded(text: str) -> str:
+    """Broken between words where a terminal would break within one; a pipe gets whole lines."""
+    try:
+        width = os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError, AttributeError):
+        return text
+    if width < NARROWEST or all(len(line) <= width for line in text.split("\n")):
+        return text
+    import textwrap
+
+    wrap = textwrap.TextWrapper(
+        width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False,
+        replace_whitespace=False, drop_whitespace=True, expand_tabs=False,
+    )  # fmt: skip
+    return "\n".join(wrap.fill(line) for line in text.split("\n"))
 
 
 def say(text: str) -> None:

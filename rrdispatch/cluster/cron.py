@@ -110,9 +110,10 @@ class Cron:
         self._timer = self._loop.call_later(min(LOOK, max(0.01, left)), self._look)
 
     def _look(self) -> None:
-        if self._schedule.is_due(self._wall()):
-            self._then()
+        due = self._schedule.is_due(self._wall())
         self._wait()
+        if due:
+            self._then()
 
     def close(self) -> None:
         self._timer.cancel()

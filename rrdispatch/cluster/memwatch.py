@@ -37,10 +37,10 @@ class MemoryWatch:
 
     def _turn(self) -> None:
         serving = sorted(w.id for w in self._engine.view.workers.values() if w.state is State.READY)
+        self._timer = self._loop.call_later(max(LEAST, EVERY / max(1, len(serving))), self._turn)
         if serving:
             self._last = next((number for number in serving if number > self._last), serving[0])
             self._look(self._last)
-        self._timer = self._loop.call_later(max(LEAST, EVERY / max(1, len(serving))), self._turn)
 
     def _look(self, number: int) -> None:
         handle = self._workers.handles.get(number)

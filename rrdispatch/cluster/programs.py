@@ -257,12 +257,10 @@ def _named_channel(worker: int, address: bytes) -> Channel:
     channel = Channel.create()
     random = secrets.token_hex(12)
     name = NAME.format(worker=worker, random=random, address=address.hex())
-    receiver = socket.socket(fileno=os.dup(channel.receiver))
     try:
-        receiver.bind(name)
+        with socket.socket(fileno=os.dup(channel.receiver)) as receiver:
+            receiver.bind(name)
     except OSError:
         channel.close()
         raise
-    finally:
-        receiver.close()
     return channel

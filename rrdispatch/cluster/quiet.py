@@ -63,6 +63,9 @@ class Watch:
 
     def at_work(self) -> int:
         """Connections, not idle, that processes of its session hold."""
+        if not can_look():
+            self.next_look = LOOK_LATE
+            return 1
         now, spent = time.monotonic(), time.thread_time()
         pause = enough((now - self._began) / max(self._by - self._began, SHORTEST))
         if now - self._asked_at >= HELD_FOR:
@@ -74,6 +77,16 @@ class Watch:
         wanted = LOOK_EVERY if pause == IDLE_AFTER else LOOK_SOON
         self.next_look = min(max(wanted, spent / MOST_COST), LOOK_LATE)
         return sum(not one.is_idle(pause, self._answers_later) for one in self._held)
+
+
+def can_look() -> bool:
+    """There are descriptors to look with: without, nobody would seem to hold anything."""
+    try:
+        for fd in os.pipe():
+            os.close(fd)
+    except OSError:
+        return False
+    return True
 
 
 def enough(passed: float) -> float:

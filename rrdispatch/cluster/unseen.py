@@ -34,10 +34,10 @@ class Unseen:
         self._timer = self._loop.call_later(EVERY, self._turn)
 
     def _turn(self) -> None:
+        self._timer = self._loop.call_later(EVERY, self._turn)
         for worker in self._engine.view.workers.values():
             if worker.state is State.STARTING and not worker.said_ready:
                 self._look(worker)
-        self._timer = self._loop.call_later(EVERY, self._turn)
 
     def _look(self, worker: Worker) -> None:
         handle = self._workers.handles.get(worker.id)

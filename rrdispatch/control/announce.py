@@ -37,7 +37,7 @@ class Announcer:
             address = "\0" + address[1:]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             try:
-                sock.sendto(text.encode(), socket.MSG_DONTWAIT, address)
+                sock.sendto(text.encode(errors="replace"), socket.MSG_DONTWAIT, address)
             except OSError:
                 return  # it is gone, or its queue is full
 

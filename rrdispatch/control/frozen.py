@@ -31,7 +31,7 @@ def end(name: str) -> None:
     primaries = [pid for pid in found if not _is_dispatcher(pid)]
     alone = primaries == found
     children = [child for pid in primaries for child in _children(pid)] if alone else []
-    workers = [pid for pid in children if os.getpgid(pid) == pid and not _is_dispatcher(pid)]
+    workers = [pid for pid in children if _leads(pid) and not _is_dispatcher(pid)]
     for pid in primaries:
         _signal(pid, signal.SIGKILL)
     for pid in workers:
@@ -82,6 +82,14 @@ def _children(pid: int) -> Iterator[int]:
     for task in (PROC / str(pid) / "task").glob("*/children"):
         with contextlib.suppress(OSError):
             yield from map(int, task.read_text().split())
+
+
+def _leads(pid: int) -> bool:
+    """Its group; False if it is gone."""
+    try:
+        return os.getpgid(pid) == pid
+    except ProcessLookupError:
+        return False
 
 
 def _signal(pid: int, signum: int) -> None:

@@ -91,10 +91,15 @@ class Letter:
 def peer_of(fd: int) -> bytes:
     """The same of a connection that nobody wrote of; nothing if its client is gone (ENOTCONN)."""
     try:
-        with socket.socket(fileno=os.dup(fd)) as connection:
-            address, family = connection.getpeername(), int(connection.family)
+        connection = socket.socket(fileno=fd)
     except OSError:
         return b""
+    try:
+        address, family = connection.getpeername(), int(connection.family)
+    except OSError:
+        return b""
+    finally:
+        connection.detach()
     if not known(family):
         return b""
     letter = Letter(family)

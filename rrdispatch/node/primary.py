@@ -216,8 +216,12 @@ class Pipes:
     def __init__(self, process: ChildProcess, wanted: list[Any]) -> None:
         self.fds: list[int] = []
         self._its: list[int] = []
-        for number, what in enumerate([*wanted, *["inherit"] * 3][:3]):
-            self.fds.append(self._open(process, number, what))
+        try:
+            for number, what in enumerate([*wanted, *["inherit"] * 3][:3]):
+                self.fds.append(self._open(process, number, what))
+        except BaseException:
+            self.close()
+            raise
 
     def _open(self, process: ChildProcess, number: int, what: Any) -> int:
         if what in ("inherit", None):

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.importer import ImportFromStringError
+from uvicorn.protocols.http.flow_control import service_unavailable
 
 from rrdispatch import ledger
 from rrdispatch.errors import TargetError
@@ -52,6 +53,10 @@ def _inner(app: Any, interface: Interface, options: Options) -> App:
         from uvicorn.middleware.asgi2 import ASGI2Middleware
 
         app = ASGI2Middleware(app)
+    return _believing(app, options)
+
+
+def _believing(app: App, options: Options) -> App:
     return ProxyHeaders(app, Trust(options.forwarded_allow_ips)) if options.proxy_headers else app
 
 
@@ -98,7 +103,8 @@ class Server(uvicorn.Server):
         self._gate = gate
         self._options = options
         self._runtime = runtime
-        self._protocol = _protocol_class(config.http_protocol_class, gate)
+        full = _believing(service_unavailable, options)
+        self._protocol = _protocol_class(config.http_protocol_class, gate, full)
         self._starting: set[asyncio.Task[None]] = set()
         self.asked = asyncio.Event()  # to stop
         self.forced = False
@@ -239,15 +245,33 @@ def _traced(transport: Any, connection: Connection) -> Any:
     return TracedTransport(transport, connection)
 
 
-def _protocol_class(base: Any, gate: Gate) -> Any:
-    """uvicorn's protocol, which knows its connection: its past, and its peer's address."""
+def _protocol_class(base: Any, gate: Gate, full: App) -> Any:
+    """uvicorn's protocol, which knows its connection: its past, and its peer's address.
+
+    Above limit_concurrency ``full`` answers, which is counted and logged as any other answer.
+    """
 
     class Protocol(base):  # type: ignore[misc]
         def __init__(self, connection: Connection, **arguments: Any) -> None:
             super().__init__(**arguments)
             self._rr_connection = connection
             self._rr_peer = connection.peer
-            self.app = functools.partial(gate.http, Life())
+            self._rr_app = functools.partial(gate.http, Life())
+            self._rr_limit = arguments["config"].limit_concurrency
+            self.limit_concurrency = None
+
+        @property
+        def app(self) -> Any:
+            """It is asked once per request."""
+            most = self._rr_limit
+            if most is None or max(len(self.connections), len(self.tasks)) < most:
+                return self._rr_app
+            self.logger.warning("Exceeded concurrency limit.")
+            return functools.partial(self._rr_app, app=full)
+
+        @app.setter
+        def app(self, app: Any) -> None:
+            """uvicorn knows of one only."""
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(_traced(transport, self._rr_connection))

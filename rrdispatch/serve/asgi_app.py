@@ -57,8 +57,10 @@ class Gate:
         else:
             await self.http(Life(), scope, receive, send)
 
-    async def http(self, life: Life, scope: Scope, receive: Any, send: Any) -> None:
-        """One request of the connection whose past is ``life``."""
+    async def http(
+        self, life: Life, scope: Scope, receive: Any, send: Any, app: App | None = None
+    ) -> None:
+        """One request of the connection whose past is ``life``; by ``app``, if it is not ours."""
         began = time.perf_counter()
         status = 0
         life.requests += 1
@@ -78,7 +80,7 @@ class Gate:
 
         self._counts.request_begins()
         try:
-            await self._app(scope, receive, sending)
+            await (app or self._app)(scope, receive, sending)
         except BaseException:
             status = status or 500
             raise

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -48,6 +52,22 @@ def test_evidence_comes_before_the_error(capsys: pytest.CaptureFixture[str]) -> 
     failing(errors.ReloadError("withdrawn", output="last words\n"))
     text = capsys.readouterr().err
     assert text.startswith("last words\nerror: withdrawn\nhint: the old workers serve on")
+
+
+def test_a_terminal_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("4H", 24, 40, 0, 0))
+    path = "/srv/" + 60 * "x"
+    with open(ours, "rb", buffering=0) as terminal:
+        with open(its, "w") as stderr:
+            monkeypatch.setattr(sys, "stderr", stderr)
+            failing(errors.Error("short"))
+            failing(errors.Error(f"this one has more words than fit: {path}", hint="a " * 30))
+        text = terminal.read(4096).decode().replace("\r\n", "\n")
+    assert text == (
+        "error: short\nerror: this one has more words than fit:\n"
+        f"  {path}\nhint: {'a ' * 16}a\n  {'a ' * 12}a\n"
+    )
 
 
 def test_interrupted() -> None:

@@ -89,6 +89,23 @@ def test_a_clock_that_is_set_forth_a_little_drops_nothing_and_several_count_as_o
     assert schedule.next == at("2026-01-01 04:55")
 
 
+def test_what_raises_once_is_called_again() -> None:
+    def fails() -> None:
+        raise RuntimeError("once")
+
+    async def main() -> None:
+        clock = [at("2026-01-01 02:59:59")]
+        each = cron.Cron("0 3 * * *", fails, lambda: clock[0])
+        before, clock[0] = each._timer, at("2026-01-01 03:00")
+        with pytest.raises(RuntimeError, match="once"):
+            each._look()
+        assert each._timer is not before
+        each.close()
+        before.cancel()
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("days", [-3650, -1, 1, 3650])
 def test_a_clock_that_is_set_by_days_is_believed(days: int) -> None:
     begin = at("2026-01-01 02:59:50")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 
 import pytest
 
 from rrdispatch._core.layout import Candidate, ControlKind, Policy
 from rrdispatch.dispatch import policy
+from rrdispatch.dispatch.peers import peer_of
 
 from .rig import MS, NEVER, Rig
 from .test_policy import inet, inet6
@@ -121,7 +124,8 @@ def test_what_waits_for_a_stalled_worker_goes_to_the_next_in_order(dispatcher: R
     first, second, *_ = order(client, [0, 1, 2, 3])
     for _ in range(5):
         come(dispatcher, client)
-    dispatcher.settings(Policy.SOURCE_HASH, stall=10 * MS)
+    # Long enough that nobody takes the second one for stalled meanwhile.
+    dispatcher.settings(Policy.SOURCE_HASH, stall=100 * MS)
     dispatcher.until(lambda: dispatcher.stats(workers[first]).moved_away == 5, "five moved")
     dispatcher.settings(Policy.SOURCE_HASH, stall=NEVER)
     dispatcher.until(lambda: dispatcher.stats(workers[second]).pending == 5, "five arrived")
@@ -168,3 +172,20 @@ def test_a_unix_client_has_no_address_and_goes_in_turn(dispatcher: Rig, tmp_path
     dispatcher.connect_many(40)
     dispatcher.accepted(40)
     assert [worker.pending() for worker in workers] == [10] * 4
+
+
+def test_the_peer_of_a_connection_is_known_without_a_spare_descriptor():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        server, (host, _) = listener.accept()
+    with client, server:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        spare = os.dup(client.fileno())
+        os.close(spare)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+        try:
+            found = peer_of(server.fileno())
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert policy.source(found) == policy.source(inet(host))
+        assert server.getpeername() == client.getsockname()

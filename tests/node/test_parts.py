@@ -18,7 +18,7 @@ from rrdispatch.errors import ConfigError
 from rrdispatch.node import facts, setup, stay, wire
 from rrdispatch.node.emitter import Emitter
 from rrdispatch.node.hub import ended
-from rrdispatch.node.primary import signal_number
+from rrdispatch.node.primary import ChildProcess, Pipes, signal_number
 
 ROOT = Path(__file__).parents[2]
 
@@ -223,3 +223,16 @@ def test_facts_wake_who_waits() -> None:
     assert queue.wait(60)
     assert taken == [7]
     assert not queue.wait(0.0)
+
+
+def test_files_that_are_none_leave_nothing_open() -> None:
+    class Asked:
+        """Nothing is asked for."""
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    process = ChildProcess(Asked(), 1)  # type: ignore[arg-type]
+    with pytest.raises(AttributeError):
+        Pipes(process, ["ignore", "pipe", 3.5])
+    assert process.stdout is not None
+    process.stdout.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before

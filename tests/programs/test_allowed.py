@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rrdispatch.cluster import door
+from rrdispatch.cluster import door, programs
 from rrdispatch.cluster.allowed import FILTERS, may_listen
 from rrdispatch.cluster.door import Answer, Request
 from rrdispatch.cluster.events import Events
@@ -103,3 +103,16 @@ def test_the_key_of_one_worker_opens_for_nobody_else() -> None:
         assert answer({**told, "worker": worker}) == Answer(-errno.EPERM)
     allowed = answer({**told, "kind": door.OPTION, "level": socket.SOL_SOCKET, "option": 9})
     assert allowed == Answer(0), "its own key does"
+
+
+def test_a_channel_that_cannot_be_named_leaves_nothing_open(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(fd: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    before = sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "dup", full)
+    with pytest.raises(OSError, match="Too many open files"):
+        programs._named_channel(1, b"address")
+    assert sorted(os.listdir("/proc/self/fd")) == before

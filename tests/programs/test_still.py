@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -172,6 +173,21 @@ def test_a_kernel_that_cannot_be_asked(
     assert watch.at_work() == watch.at_work() == 1
     pair.server.close()
     wait_until(lambda: watch.at_work() == 0, 20.0)
+
+
+def test_without_a_descriptor_to_look_with_it_is_at_work(stack: ExitStack) -> None:
+    pair = Pair(stack)
+    watch = Watch(os.getsid(0), {pair.port}, signal.SIGTERM, 0.0)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    pair.client.sendall(b"question")
+    spare = os.dup(pair.client.fileno())
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare, hard))
+    try:
+        found = watch.at_work()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert found == 1
 
 
 def test_an_unknown_family_of_sockets_is_an_error() -> None:

@@ -92,7 +92,12 @@ def test_switched_off(start: Start, target: str) -> None:
 
 @BOTH
 def test_it_is_written_while_the_worker_runs(start: Start, target: str) -> None:
-    primary = start(target).ready()
-    Client(primary.connect()).get("/now")
+    primary = start(target, limit_concurrency=2).ready()
+    client, another = Client(primary.connect()), Client(primary.connect())
+    client.get("/now")
     assert primary.process.stdout is not None
     assert b'"GET /now HTTP/1.1" 200' in primary.process.stdout.readline()
+    status = 503 if target == "web:app" else 200  # above the limit, which WSGI has not
+    assert another.get("/more").status == status
+    line = f'"GET /more HTTP/1.1" {status}'
+    assert line in primary.process.stdout.readline().decode()
