@@ -121,7 +121,7 @@ def counters() -> Counter[str]:
         lines = Path("/proc/net", name).read_text().splitlines()
         for keys, values in zip(lines[::2], lines[1::2], strict=True):
             if keys.startswith("Tcp"):
-                found.update(zip(keys.split()[1:], map(int, values.split()[1:]), strict=True))
+                found.update(dict(zip(keys.split()[1:], map(int, values.split()[1:]), strict=True)))
     return found
 
 

@@ -61,6 +61,7 @@ class Seen:
     ended: int = 0
     outcome: str = ""
     retries: int = 0  # of its SYN, by the kernel's count
+    client: str = ""  # its address, if it failed
 
     @property
     def ok(self) -> bool:
@@ -200,6 +201,8 @@ class Flood:
 
     def _end(self, one: One, outcome: str) -> None:
         one.seen.ended, one.seen.outcome = time.monotonic_ns(), outcome
+        if not one.seen.ok:
+            one.seen.client = "{}:{}".format(*one.socket.getsockname())
         self.open.pop(one.socket.fileno(), None)
         one.socket.close()
 
