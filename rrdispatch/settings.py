@@ -196,8 +196,9 @@ class Settings(LogSettings, ServerSettings):
         minimum=0, maximum=255, metavar="N,N",
     )  # fmt: skip
     min_uptime: float = setting(
-        1.0, Kind.DURATION, "Without listening, a worker that lives so long is ready.", minimum=0
-    )
+        1.0, Kind.DURATION, "Without listening, a worker that lives so long is ready; that of an "
+        "app, so long after its import.", minimum=0,
+    )  # fmt: skip
     heir: bool = setting(
         False, Kind.SWITCH, "If the primary is killed, its dispatcher starts another one, which "
         "inherits everything."

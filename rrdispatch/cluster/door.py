@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import errno
 import hmac
 import os
 import secrets
@@ -22,6 +21,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rrdispatch.net.entrance import Entrance
+
 MAGIC, VERSION = 0x48535252, 1
 REQUEST = struct.Struct("=IIII16siiiiiII128s64s")
 ANSWER = struct.Struct("=IIiI")
@@ -30,8 +31,6 @@ MOST_CLIENTS = 256
 MOST_STRANGERS = 16
 RECEIVED_WITHIN = 5.0
 MOST_ANCESTORS = 8  # each a read in /proc, which a stranger makes us do
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)  # nobody can be let in now
-AGAIN_AFTER = 0.1
 PEER = struct.Struct("=iII")  # struct ucred
 
 
@@ -97,27 +96,12 @@ class Door:
         name = self._listener.getsockname()
         # As $RRDISPATCH_SOCKET says it.
         self.path: str = name if isinstance(name, str) else "@" + os.fsdecode(name[1:])
-        self._again: asyncio.TimerHandle | None = None
-        self._watch()
-
-    def _watch(self) -> None:
-        self._loop.add_reader(self._listener, self._come)
+        self._entrance = Entrance(self._listener, self._come)
 
     def fileno(self) -> int:
         return self._listener.fileno()
 
-    def _come(self) -> None:
-        try:
-            client, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            if error.errno not in SHORT:
-                raise
-            self._loop.remove_reader(self._listener)  # whoever waits there makes it readable
-            self._again = self._loop.call_later(AGAIN_AFTER, self._watch)
-            return
-        client.setblocking(False)
+    def _come(self, client: socket.socket) -> None:
         pid, uid = _peer(client)
         if not is_known(pid, uid, self._is_ours):
             if len(self._strangers) >= MOST_STRANGERS:
@@ -157,9 +141,7 @@ class Door:
         """Whoever asks from now on finds nobody."""
         for client in list(self._clients):
             self._go(client)
-        if self._again is not None:
-            self._again.cancel()
-        self._loop.remove_reader(self._listener)
+        self._entrance.close()
         self._listener.close()
         if not self.path.startswith("@"):
             shutil.rmtree(os.path.dirname(self.path), ignore_errors=True)

@@ -29,6 +29,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """A worker's runner has imported the app, and calls it."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recycle:
     """A worker asked for its successor."""
 
@@ -130,6 +137,7 @@ class Slept:
 
 News = (
     Ready
+    | Loaded
     | Recycle
     | Outgrown
     | Leaves
@@ -166,6 +174,13 @@ def _(news: Ready, view: View) -> None:
         worker.said_ready = True
         if isinstance(view.operation, Start) and view.operation.opened_at is None:
             view.operation.opened_at = view.now
+
+
+@_apply.register
+def _(news: Loaded, view: View) -> None:
+    worker = view.workers.get(news.worker)
+    if worker is not None and worker.loaded_at is None:
+        worker.loaded_at = view.now
 
 
 @_apply.register

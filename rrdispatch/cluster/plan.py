@@ -64,10 +64,9 @@ def _gains(view: View, worker: Worker, opens_at: float, now: float, out: Plan) -
     if worker.state is State.PARKED:
         yield Unpark(worker.id)
     if worker.state is State.STARTING and not worker.fault:
-        proven_at = worker.started_at + view.rules.min_uptime
-        due = opens_at if worker.said_ready else proven_at
-        if not worker.said_ready and not view.rules.uptime_proves:
+        if not _can_be_ready(view, worker):
             return
+        due = opens_at if worker.said_ready else _proven_at(view, worker)
         if now >= due:
             yield MakeReady(worker.id)
         else:
@@ -106,7 +105,14 @@ def _losses(view: View, worker: Worker, wish: Wish, now: float, out: Plan) -> It
 
 
 def _can_be_ready(view: View, worker: Worker) -> bool:
-    return worker.said_ready or view.rules.uptime_proves
+    loads = view.rules.loads and worker.loaded_at is None
+    return worker.said_ready or (view.rules.uptime_proves and not loads)
+
+
+def _proven_at(view: View, worker: Worker) -> float:
+    """By its age alone; that of an interpreter that still imports says nothing of the app."""
+    begun = worker.started_at if worker.loaded_at is None else worker.loaded_at
+    return begun + view.rules.min_uptime
 
 
 def _farewell(view: View, worker: Worker) -> Action:
@@ -119,12 +125,17 @@ def _farewell(view: View, worker: Worker) -> Action:
 def _silent(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
     end = worker.started_at + view.rules.ready_timeout
     if now >= end:
-        yield Kill(worker.id, fault=f"not ready within {view.rules.ready_timeout:g} s{_why(view)}")
+        within = f"not ready within {view.rules.ready_timeout:g} s"
+        yield Kill(worker.id, fault=within + _why(view, worker))
     else:
         out.at(end)
 
 
-def _why(view: View) -> str:
+def _why(view: View, worker: Worker) -> str:
+    if view.rules.loads and worker.loaded_at is None:
+        return ": its app was still being imported"
+    if view.rules.loads:
+        return ": it never called rrdispatch.ready() (--wait-ready)"
     if view.rules.word_wanted:
         return ": it never said READY=1 (--wait-ready)"
     if not view.rules.program:

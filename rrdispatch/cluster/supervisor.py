@@ -302,7 +302,8 @@ def rules_of(settings: Settings, cores: int) -> Rules:
         values["drain_timeout"] = 0.0
     values["awaits"] = settings.watch or settings.cron_restart is not None
     values["program"] = settings.is_preloaded
-    values["word_wanted"] = settings.is_program and settings.wait_ready
+    values["loads"] = not settings.is_program and not settings.listen
+    values["word_wanted"] = settings.wait_ready and (settings.is_program or not settings.listen)
     return Rules(**values, boot_at_once=max(4, 2 * cores))
 
 

@@ -26,6 +26,7 @@ class Rules:
     stop_exit_codes: tuple[int, ...] = ()
     awaits: bool = False  # something will start again what has ended: a clock, a changed file
     min_uptime: float = 1.0
+    loads: bool = False  # its runner says when the app is imported: min_uptime begins there
     listen: bool = True
     program: bool = False  # it knows nothing of us: quiet before the stop signal
     share_listener: bool = False  # it accepts by itself
@@ -81,6 +82,7 @@ class Worker:
     state: State = State.STARTING
     wanted: Wanted = Wanted.SERVE
     said_ready: bool = False
+    loaded_at: float | None = None
     ready_at: float | None = None
     asked_at: float | None = None  # when its drain began
     queue_empty: bool = False  # the dispatcher's answer to the drain
@@ -254,6 +256,7 @@ class View:
         """All that was to end at some time ends so much later."""
         for worker in self.workers.values():
             worker.started_at += seconds
+            worker.loaded_at = _later(worker.loaded_at, seconds)
             worker.ready_at = _later(worker.ready_at, seconds)
             worker.asked_at = _later(worker.asked_at, seconds)
         for slot in self.slots.values():

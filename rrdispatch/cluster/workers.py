@@ -271,6 +271,8 @@ class Workers:
             text = str(error.get("traceback") or f"rrdispatch: {error.get('message')}")
             self._logs.say(handle.slot, text.rstrip("\n"))
             self._ears.tell(news.Erred(handle.id, error))
+        if said.get("LOADED") == "1":
+            self._ears.tell(news.Loaded(handle.id))
         if said.get("READY") == "1":
             handle.capacity = number(said.get("CAPACITY"), 0, MOST_CAPACITY)
             handle.batch = number(said.get("BATCH"), 1, BATCH_MAX)

@@ -17,11 +17,11 @@ from functools import partial
 from typing import Any
 
 from rrdispatch.cluster import report
-from rrdispatch.cluster.door import AGAIN_AFTER, SHORT
 from rrdispatch.cluster.events import complain
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.errors import ConfigError, MissingExtraError
 from rrdispatch.net.addresses import InetAddress, parse
+from rrdispatch.net.entrance import Entrance
 from rrdispatch.net.listeners import ListeningSocket, address_of, bind, describe
 from rrdispatch.settings import Settings
 
@@ -141,28 +141,13 @@ class StatusServer:
     """From construction to ``close``; the listener stays its owner's."""
 
     def __init__(self, listener: socket.socket, supervisor: Supervisor) -> None:
-        self._listener = listener
         self._pages = Pages(supervisor)
         self._loop = asyncio.get_running_loop()
         # The first has been here longest.
         self._clients: dict[asyncio.Task[None], socket.socket] = {}
-        self._again: asyncio.TimerHandle | None = None
-        self._watch()
+        self._entrance = Entrance(listener, self._come)
 
-    def _watch(self) -> None:
-        self._loop.add_reader(self._listener, self._come)
-
-    def _come(self) -> None:
-        try:
-            client, _ = self._listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return
-        except OSError as error:
-            if error.errno not in SHORT:
-                raise
-            self._loop.remove_reader(self._listener)
-            self._again = self._loop.call_later(AGAIN_AFTER, self._watch)
-            return
+    def _come(self, client: socket.socket) -> None:
         if len(self._clients) >= MOST_CLIENTS:
             oldest = next(iter(self._clients))
             del self._clients[oldest]
@@ -178,7 +163,6 @@ class StatusServer:
             raise error
 
     async def _serve(self, client: socket.socket) -> None:
-        client.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=client, limit=MOST_REQUEST)
         try:
             await asyncio.wait_for(self._talk(reader, writer), WITHIN)
@@ -198,9 +182,7 @@ class StatusServer:
         await writer.wait_closed()  # when all is written
 
     async def close(self) -> None:
-        if self._again is not None:
-            self._again.cancel()
-        self._loop.remove_reader(self._listener)
+        self._entrance.close()
         for task in self._clients:
             task.cancel()
         if self._clients:

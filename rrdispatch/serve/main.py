@@ -51,7 +51,7 @@ def _run(options: Options, runtime: Runtime) -> int:
     if not runtime.place.listeners:
         from . import idle
 
-        return idle.work(app, options)
+        return idle.work(app, options, runtime)
     interface = detect(app, options.target, options.interface)
     try:
         return _runner(interface, app, options, runtime)

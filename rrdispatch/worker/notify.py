@@ -35,6 +35,10 @@ class Notifier:
             lines.append(f"BATCH={batch}")
         return self._once("ready", lines)
 
+    def loaded(self) -> bool:
+        """The app is imported, and is called now: one without connections says nothing else."""
+        return self._once("loaded", ["LOADED=1"])
+
     def has_said(self, word: str) -> bool:
         return word in self._said
 

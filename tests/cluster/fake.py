@@ -19,6 +19,7 @@ class Script:
     """What a worker will do: seconds after its spawn, or None for never."""
 
     ready: float | None = 0.5
+    loaded: float | None = None
     dies: float | None = None
     drains: float = 0.01  # from the stop signal to the exit; infinity = ignores it
     queue: float = 0.001  # until the dispatcher says that its queue is empty
@@ -72,6 +73,8 @@ class FakeWorld:
                 script = self.scripts[worker] = self.script(action)
                 if script.ready is not None:
                     self.later(script.ready, news.Ready(worker))
+                if script.loaded is not None:
+                    self.later(script.loaded, news.Loaded(worker))
                 if script.dies is not None:
                     self.later(script.dies, news.Exited(worker, "exit code 1"))
             case act.Drain(worker=worker):

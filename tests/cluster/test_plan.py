@@ -199,6 +199,24 @@ def test_without_listeners_ready_means_alive_for_min_uptime() -> None:
     assert bench.view.finished
 
 
+def test_the_uptime_of_an_app_begins_when_it_is_imported() -> None:
+    rules = Rules(listen=False, loads=True, min_uptime=1.5)
+    bench = Bench(1, rules, script=lambda spawn: Script(ready=None, loaded=20.0))
+    began = bench.world.clock
+    bench.world.run(until=lambda: bool(bench.world.finishes("start")))
+    assert bench.world.finishes("start")[0].failure is None
+    assert bench.world.clock == pytest.approx(began + 21.5)
+
+
+def test_an_import_without_end_is_a_start_that_failed() -> None:
+    rules = Rules(listen=False, loads=True, min_uptime=1.5, ready_timeout=20.0)
+    bench = Bench(1, rules, script=lambda spawn: Script(ready=None))
+    bench.world.run()
+    (failed,) = bench.world.finishes("start")
+    assert failed.failure is not None
+    assert failed.failure.reason == "not ready within 20 s: its app was still being imported"
+
+
 def test_a_worker_that_leaves_by_itself_gets_no_signal_and_a_successor() -> None:
     bench = Bench(2).started()
     leaver = bench.worker(1)

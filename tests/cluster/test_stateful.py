@@ -114,6 +114,21 @@ class Chaos(RuleBasedStateMachine):
         if found:
             self.outside.exits(found[number % len(found)], "exit code 1")
 
+    @precondition(lambda self: isinstance(self.view.operation, Reload))
+    @rule(number=st.integers(0, 99))
+    def a_new_one_dies_on_probation(self, number: int) -> None:
+        """Who was parked for it serves again."""
+        latest = self.view.last_generation
+        found = [p for p in self.outside.processes.values() if p.alive and p.generation == latest]
+        if not found:
+            return
+        process = found[number % len(found)]
+        if not process.said_ready:
+            process.said_ready = True
+            self.outside.tell(news.Ready(process.id))
+        if process.alive:
+            self.outside.exits(process, "exit code 1")
+
     @rule(number=st.integers(0, 99))
     def hang(self, number: int) -> None:
         process = self.alive(number)

@@ -289,6 +289,30 @@ def test_an_app_that_needs_connections_says_so_without_listeners(tmp_path: Path)
     asyncio.run(main())
 
 
+def test_an_import_that_fails_late_is_a_start_that_failed(tmp_path: Path) -> None:
+    """However small min_uptime is, and however slow the machine."""
+    app(tmp_path, "import time\ntime.sleep(1)\nraise RuntimeError('no database')\n")
+
+    async def main() -> None:
+        with pytest.raises(TargetError, match="no database"):
+            async with running("app:work", tmp_path, listen=False, min_uptime=0.0):
+                pass
+
+    asyncio.run(main())
+
+
+def test_without_connections_too_an_app_may_say_when_it_is_ready(tmp_path: Path) -> None:
+    app(tmp_path, "import threading, rrdispatch\n"
+        "def work():\n    rrdispatch.ready()\n    threading.Event().wait()\n")  # fmt: skip
+
+    async def main() -> None:
+        settings = {"listen": False, "wait_ready": True, "min_uptime": 900.0}
+        async with running("app:work", tmp_path, **settings) as service:
+            assert sorted(service.pids()) == [0, 1]
+
+    asyncio.run(main())
+
+
 def test_descriptors_are_the_same_before_and_after() -> None:
     before = own_fds()
 

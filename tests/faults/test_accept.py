@@ -14,6 +14,7 @@ import pytest
 from rrdispatch.cluster import door
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control import clients
+from rrdispatch.net import entrance
 
 TIMES = 3
 
@@ -44,7 +45,7 @@ async def comes_in(path: str, kind: int, inside: Any) -> None:
         client.connect(path)
         while not inside():  # noqa: ASYNC110 (who comes in tells nobody)
             await asyncio.sleep(0.01)
-        assert loop.time() - before >= TIMES * door.AGAIN_AFTER
+        assert loop.time() - before >= TIMES * entrance.AGAIN_AFTER
     assert troubles == []
 
 
@@ -52,7 +53,7 @@ async def comes_in(path: str, kind: int, inside: Any) -> None:
 def test_the_door(number: int) -> None:
     async def main() -> None:
         opened = door.Door(lambda _: None, lambda _: True)
-        cast("Any", opened)._listener = Short(opened._listener, number)
+        cast("Any", opened)._entrance._listener = Short(opened._listener, number)
         path = opened.path.replace("@", "\0")
         await comes_in(path, socket.SOCK_SEQPACKET, lambda: opened._clients)
         opened.close()
