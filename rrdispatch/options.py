@@ -6,7 +6,6 @@ It owns the reading of values and the words of their errors. It knows no setting
 
 from __future__ import annotations
 
-import difflib
 import enum
 import math
 import re
@@ -115,12 +114,16 @@ def size(value: object) -> int:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The one of ``known`` that somebody who typed ``word`` most likely meant."""
+    import difflib
+
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def difference(one: str, other: str) -> int:
     """How many characters of either are not part of what both have in common."""
+    import difflib
+
     blocks = difflib.SequenceMatcher(None, one, other).get_matching_blocks()
     return max(len(one), len(other)) - sum(block.size for block in blocks)
 

@@ -8,6 +8,8 @@ import signal
 import hypothesis
 import pytest
 
+from tests.harness.compiled import compile_all
+
 # No deadline: a busy machine is no failure. No database: a run leaves nothing behind.
 hypothesis.settings.register_profile("bounded", deadline=None, max_examples=100, database=None)
 hypothesis.settings.load_profile("bounded")
@@ -16,6 +18,9 @@ hypothesis.settings.load_profile("bounded")
 # inherited: no command that a test starts could be interrupted.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    compile_all()
 
 _FOREIGN = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
 _OURS = ("RRDISPATCH_PURE", "RRDISPATCH_DISPATCHER_PROGRAM")

@@ -80,3 +80,9 @@ def test_a_worker_names_only_what_it_needs() -> None:
     layers = {name.split(".")[1] for name in found if name.startswith("rrdispatch.")}
     assert not layers & {"cluster", "dispatch", "control", "cli", "embed"}
     assert not found & {"asyncio", "psutil", "click"}
+
+
+def test_a_worker_of_a_wsgi_app_has_no_loop_and_no_tls() -> None:
+    found = loaded("import rrdispatch.serve.main, rrdispatch.serve.wsgi")
+    assert "waitress" in found
+    assert not found & {"asyncio", "ssl", "subprocess", "concurrent", "difflib", "click", "psutil"}

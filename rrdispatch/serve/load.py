@@ -6,7 +6,6 @@ thing than an error inside one. It must not know what the app is.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -206,6 +205,8 @@ def _is_no_apps(path: str) -> bool:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
+    import difflib
+
     found = difflib.get_close_matches(name, sorted(set(names)), n=1, cutoff=0.6)
     return f"did you mean {found[0]!r}?" if found else None
 

@@ -7,13 +7,15 @@ it comes to. So they are Python's handlers, and what follows them is SIG_IGN, wh
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:  # a WSGI worker has no loop
+    import asyncio
 
 
 def handled_signals(stop_signal: str) -> set[signal.Signals]:

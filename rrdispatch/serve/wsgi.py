@@ -11,20 +11,24 @@ import logging
 import resource
 import signal
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 from waitress.task import ThreadedTaskDispatcher
 
+from rrdispatch.worker.connection import Connection
 from rrdispatch.worker.runtime import Runtime
 
 from .limits import RequestLimit
 from .options import Options
 from .proxy import Trust
 from .stopping import exit_now, handled_signals
-from .tls import server_context
 from .wsgi_server import Channel, Server, Shared
+
+if TYPE_CHECKING:
+    from .tls import TlsConnection
 
 logger = logging.getLogger("waitress")
 
@@ -56,7 +60,7 @@ class Runner:
             counts=runtime.counts,
             trust=Trust(options.forwarded_allow_ips) if options.proxy_headers else None,
             limit=limit,
-            tls=server_context(options) if options.tls else None,
+            tls=_tls(options),
         )
         self._shared = shared
         self._adjustments = _adjustments(options)
@@ -133,3 +137,12 @@ def _adjustments(options: Options) -> Adjustments:
         clear_untrusted_proxy_headers=False,  # proxy.py decides who is believed
         asyncore_use_poll=True,
     )
+
+
+def _tls(options: Options) -> Callable[[Connection], TlsConnection] | None:
+    if not options.tls:
+        return None
+    from .tls import TlsConnection, server_context
+
+    context = server_context(options)
+    return lambda connection: TlsConnection(connection, context)

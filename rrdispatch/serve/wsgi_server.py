@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import waitress.channel
 import waitress.server
@@ -28,7 +28,9 @@ from . import accesslog
 from .limits import RequestLimit
 from .options import Options
 from .proxy import Trust, apply_to_environ
-from .tls import TlsConnection
+
+if TYPE_CHECKING:  # OpenSSL is loaded where there is a certificate
+    from .tls import TlsConnection
 
 # A client sends its request with or right after its handshake; for so long after it was taken a
 # connection without a request counts as one that needs a thread.
@@ -53,7 +55,7 @@ class Shared:
     counts: Counts
     trust: Trust | None
     limit: RequestLimit
-    tls: Any = None
+    tls: Callable[[Connection], TlsConnection] | None = None
     closing: bool = False
     wake: Callable[[], None] = lambda: None
     tasks: int = 0  # requests at work or waiting for a thread
@@ -180,7 +182,7 @@ class Server(BaseWSGIServer):
             if not unix:
                 self.set_socket_options(connection)
             if self.shared.tls is not None:
-                sock = TlsConnection(connection, self.shared.tls)
+                sock = self.shared.tls(connection)
             channel = Channel(self, sock, peer, self.adj, map=self._map)
         except OSError:
             # The client is gone already.
@@ -314,7 +316,7 @@ class Channel(HTTPChannel):
     # ---- TLS ------------------------------------------------------------------------------------
 
     def handle_read(self) -> None:
-        if not isinstance(self.socket, TlsConnection):
+        if isinstance(self.socket, Connection):
             super().handle_read()
             return
         try:

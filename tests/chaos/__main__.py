@@ -11,6 +11,7 @@ from tests.chaos import report
 from tests.chaos.beside import may_run_together, run_mutants, run_together, to_json
 from tests.chaos.kit import MUTANTS, Scenario
 from tests.chaos.runner import Outcome, load_scenarios, run_scenario
+from tests.harness.compiled import compile_all
 
 
 def arguments() -> argparse.Namespace:
@@ -67,6 +68,7 @@ def main() -> int:
         for each in scenarios:
             print(f"{each.name:<24} {each.title}{f'  [{each.mutant}]' if each.mutant else ''}")
         return 0
+    compile_all()
     print(f"chaos: {report.machine()}", flush=True)
     done: list[Outcome] = []
     for outcome in outcomes(options, scenarios):
