@@ -47,7 +47,8 @@ def restart(target: Target, update_env: bool) -> str:
             raise
         return _anew(app, update_env)
     except ReloadError as error:
-        error.hint = f"rrdispatch list {app.name}: who serves now; mend the app and restart again"
+        who = f"rrdispatch list {app.name}: who serves now; mend the app and restart again"
+        error.hint = error.hint or who
         raise
     assert done is not None
     return f"restarted in {done['seconds']:.1f} s"

@@ -10,6 +10,8 @@ from rrdispatch.cluster.ends import exit_code, left_by_itself, unwanted
 from rrdispatch.cluster.growth import outgrown
 from rrdispatch.cluster.lifecycle import State, Trigger, Wanted
 from rrdispatch.cluster.view import (
+    ANOTHER,
+    STOPPING,
     Failure,
     Finish,
     Reload,
@@ -262,13 +264,13 @@ def _(_news: ListenersClosed, view: View) -> None:
 def _(news: ReloadAsked, view: View) -> None:
     asked = Reload(news.token, news.options)
     if view.finished or isinstance(view.operation, Stop):
-        _cut_short(view, asked, "the service is stopping")
+        _cut_short(view, asked, STOPPING)
         return
     if view.queued is not None:
-        _cut_short(view, view.queued, "another reload was asked for")
+        _cut_short(view, view.queued, ANOTHER)
     view.queued = asked
     if isinstance(view.operation, Reload) and view.operation.failure is None:
-        view.operation.failure = Failure("another reload was asked for")
+        view.operation.failure = Failure(ANOTHER)
 
 
 @_apply.register

@@ -135,9 +135,7 @@ class Operations:
                 asked.future.set_result(result)
             return
         output = await self.output(failure.worker)
-        text, hint = report.failure_text(failure, told)
-        after = ", with respawned workers" if finish.degraded else ""
-        message = f"the reload was rolled back: {text}; the old code serves{after}"
+        message, hint = report.reload_failure(failure, told, finish.degraded)
         trace = str(told.get("traceback", "")) if told else ""  # not in the worker's own output
         output = f"{output}\n{trace}".strip()
         self._events.tell(

@@ -11,7 +11,17 @@ from typing import Any
 from rrdispatch import _core
 from rrdispatch.cluster.dispatching import Dispatching
 from rrdispatch.cluster.lifecycle import State
-from rrdispatch.cluster.view import Failure, Reload, Slot, Start, Stop, View, Worker
+from rrdispatch.cluster.view import (
+    ANOTHER,
+    STOPPING,
+    Failure,
+    Reload,
+    Slot,
+    Start,
+    Stop,
+    View,
+    Worker,
+)
 from rrdispatch.cluster.workers import SlotTotals
 from rrdispatch.cluster.world import ProcessWorld
 from rrdispatch.errors import Error, MissingExtraError, StartError, TargetError
@@ -166,8 +176,17 @@ def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> E
     return StartError(message, hint=hint, output=output)
 
 
-def failure_text(failure: Failure, told: dict[str, Any] | None) -> tuple[str, str | None]:
-    """(what, hint) of a failed reload."""
+def reload_failure(
+    failure: Failure, told: dict[str, Any] | None, degraded: bool
+) -> tuple[str, str | None]:
+    """(what, hint). Where nobody is to blame it says so: else people look for it in their code."""
+    if failure.reason == STOPPING:
+        wrong = "nothing is to be mended: the next start has the new code"
+        return f"the reload was given up: {failure.reason}", wrong
     who = f"worker {failure.slot} of the new generation: " if failure.worker else ""
     hint = str(told["hint"]) if told and told.get("hint") else None
-    return f"{who}{failure.reason}", hint
+    if failure.reason == ANOTHER:
+        hint = "nothing is to be mended: the later one goes on"
+    after = ", with respawned workers" if degraded else ""
+    text = f"{who}{failure.reason}; the old code serves{after}"
+    return f"the reload was rolled back: {text}", hint

@@ -9,6 +9,8 @@ from typing import Any
 from rrdispatch.cluster.lifecycle import ALIVE, LIVE, State, Trigger, Wanted, step
 
 MAX_DELAY = 30.0
+# Why a reload is given up for which nobody is to blame.
+ANOTHER, STOPPING = "another reload was asked for", "the service is stopping"
 MOST_ENDS, MOST_REASON = 8, 200  # remembered of each slot, for people
 
 
@@ -243,7 +245,7 @@ class View:
 
     def begin_stop(self, stop: Stop) -> None:
         """What else was under way, or asked for, has its result to come."""
-        why = Failure("the service is stopping")
+        why = Failure(STOPPING)
         if isinstance(self.operation, Reload):
             self.ended.append(Finish("reload", self.operation.token, why))
         if isinstance(self.operation, Start):
