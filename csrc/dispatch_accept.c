@@ -10,6 +10,8 @@
 #define PAUSE_FIRST (10 * RR__MS)
 #define CLOSE_MOST (3600 * RR__SECOND)
 #define UNSERVED_AGAIN (10 * RR__MS)
+#define QUICKLY 16 /* parts of how long there was no room */
+#define SLOWLY 256
 
 void rr__arm(struct rr__dispatcher *d, struct rr__listener *listener, int wanted)
 {
@@ -62,8 +64,9 @@ static void become_full(struct rr__dispatcher *d)
         arm_all(d, 0);
         tell_full(d);
     }
-    uint64_t retry = (d->now - d->full_ns) / 16;
-    if (retry < RR__MS || d->short_queues)
+    /* Where queues are short it comes and goes quickly, but for those who serve for seconds. */
+    uint64_t retry = (d->now - d->full_ns) / (d->short_queues ? SLOWLY : QUICKLY);
+    if (retry < RR__MS)
         retry = RR__MS;
     if (retry > d->settings.retry_most)
         retry = d->settings.retry_most;

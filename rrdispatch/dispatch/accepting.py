@@ -25,6 +25,7 @@ from rrdispatch.dispatch.talk import Talk
 SECOND = 1000 * MS
 PAUSE_FIRST, PAUSE_MOST = 10 * MS, 500 * MS
 FULL_RETRY_MOST = 10 * MS
+QUICKLY, SLOWLY = 16, 256  # parts of how long there was none
 UNSERVED_AGAIN = 10 * MS
 
 # Errors of the connection that was to be accepted: the next one may be good.
@@ -392,8 +393,7 @@ class Acceptor:
 
     def _retry_after(self, since: int, now: int) -> int:
         """Room shows itself by a timer only; the longer none was, the less often it is worth it.
-        Where queues are short it comes and goes quickly.
+        Where queues are short it comes and goes quickly, but for those who serve for seconds.
         """
-        if self._sender.slots.short_queues:
-            return MS
-        return max(MS, min((now - since) // 16, FULL_RETRY_MOST))
+        part = SLOWLY if self._sender.slots.short_queues else QUICKLY
+        return max(MS, min((now - since) // part, FULL_RETRY_MOST))

@@ -99,7 +99,7 @@ class Watch:
             return now + max(MS, min((now - worker.stalled_ns) // 8, LOOK_MOST))
         if worker.waiting and worker.state in _WATCHED:
             overdue = worker.oldest_ns + self._patience(worker)
-            return max(min(overdue, now + interval), now + MS)
+            return max(overdue, now + MS) if now < overdue < now + interval else now + interval
         if worker.queued or worker.drain_awaited or worker.removing is not None:
             return now + interval
         return 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rrdispatch._core.layout import ControlKind, Policy
@@ -84,6 +86,19 @@ def test_an_idle_dispatcher_sleeps(dispatcher: Rig):
     dispatcher.ping()
     rounds = [dispatcher.ping().rounds for _ in range(5)]
     assert all(rounds[0] <= told <= rounds[0] + step for step, told in enumerate(rounds))
+
+
+def test_who_is_full_for_long_is_looked_at_ever_more_rarely(dispatcher: Rig):
+    """Also where queues are short because the workers said how many they serve at a time."""
+    dispatcher.listen()
+    dispatcher.add(2, capacity=1)
+    dispatcher.connect_many(10)
+    dispatcher.event(ControlKind.FULL)
+    assert dispatcher.ping().accepted == 4
+    time.sleep(1.2)  # this long nobody asks anything of it
+    before = dispatcher.ping().rounds
+    time.sleep(0.3)
+    assert dispatcher.ping().rounds - before < 110
 
 
 def test_listeners_take_turns_under_load(kind: str):
