@@ -29,12 +29,16 @@ def join(place: dict[str, Any]) -> Any:
 
 
 def give_up(place: dict[str, Any]) -> None:
-    """setup_primary's ``gid`` and ``uid``."""
-    if place.get("gid") is not None:
+    """setup_primary's ``gid`` and ``uid``. Groups of root's go with either, as Node does it."""
+    gid, uid = place.get("gid"), place.get("uid")
+    if gid is None and uid is None:
+        return
+    if os.geteuid() == 0:
         os.setgroups([])
-        os.setgid(place["gid"])
-    if place.get("uid") is not None:
-        os.setuid(place["uid"])
+    if gid is not None:
+        os.setgid(gid)
+    if uid is not None:
+        os.setuid(uid)
 
 
 def put_first(folder: str) -> None:
