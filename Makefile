@@ -13,7 +13,8 @@
 #   make fuzz     the C core's fuzzers, each for FUZZ seconds (60; needs clang)
 #   make bench    CPU of the dispatching process per connection
 #   make load     rrdispatch beside other servers, quickly: a table and a report (three minutes)
-#   make wheel    dist/*.whl, installed and tried in a new environment
+#   make wheel    dist/*.whl by this machine's compiler, installed and tried in a new environment
+#   make wheels   those to hand out: manylinux and musllinux, x86_64 and aarch64, without a container
 #   make docs     the tables of docs/ that are made from code
 #   make docs-site    the documentation as a website, build/site; a link that leads nowhere fails it
 #   make lock     pylock.toml anew
@@ -23,7 +24,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard csrc/*.c csrc/*.h csrc/*.inc) setup.py
 
-.PHONY: demo test accept chaos soak matrix quick check san san-dispatch fuzz bench load wheel docs docs-site lock wheels clean
+.PHONY: demo test accept chaos soak matrix quick check san san-dispatch fuzz bench load wheel wheels docs docs-site lock fetch clean
 
 # The locked versions where the lock was made for this interpreter, else what pyproject.toml admits.
 $(VENV)/installed: pyproject.toml pylock.toml
@@ -106,6 +107,15 @@ load: $(VENV)/built
 wheel: $(VENV)/installed
 	$(BIN)/python tools/wheel.py
 
+# An environment of its own, as for the site. WHEELS=manylinux_2_17_x86_64 makes that one alone.
+WHEELS ?=
+WHEELS_VENV ?= .venv-wheels
+wheels:
+	test -x $(WHEELS_VENV)/bin/abi3audit || { $(PYTHON) -m venv $(WHEELS_VENV) && \
+	    $(WHEELS_VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1" && \
+	    $(WHEELS_VENV)/bin/python -m pip install --quiet --group wheels; }
+	$(WHEELS_VENV)/bin/python tools/wheels.py $(WHEELS)
+
 docs: $(VENV)/built
 	$(BIN)/python docs/generate.py
 	$(BIN)/python docs/lifecycle.py
@@ -122,8 +132,8 @@ lock: $(VENV)/installed
 	$(BIN)/python tools/lock.py make
 
 # The files that pylock.toml names, by name from whatever index pip is set to.
-wheels: $(VENV)/installed
+fetch: $(VENV)/installed
 	$(BIN)/python -m pip download --quiet --require-hashes -r $(VENV)/locked.txt -d wheels
 
 clean:
-	rm -rf $(VENV) .venv-docs build build-* dist wheels *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-docs .venv-wheels build build-* dist wheels *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,8 @@ the build goes on: the package then runs on its pure-Python twin of the core.
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -74,8 +76,14 @@ class BuildCore(build_ext):
         )
         target = self.target_path(PROGRAM)
         target.parent.mkdir(parents=True, exist_ok=True)
-        # A dispatcher that runs keeps its file busy: replace it, never write into it.
-        self.compiler.link_executable(objects, PROGRAM + ".new", output_dir=str(target.parent))
+        # A dispatcher that runs keeps its file busy: replace it, never write into it. Of LDFLAGS
+        # setuptools thinks for shared objects only.
+        self.compiler.link_executable(
+            objects,
+            PROGRAM + ".new",
+            output_dir=str(target.parent),
+            extra_postargs=["-pie", *shlex.split(os.environ.get("LDFLAGS", ""))],
+        )
         target.with_name(PROGRAM + ".new").replace(target)
 
     def build_shim(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
+import zipfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,14 +25,24 @@ def project() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-@pytest.fixture(scope="module")
-def lock() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("lock", ROOT / "tools" / "lock.py")
+def tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def lock() -> ModuleType:
+    return tool("lock")
+
+
+@pytest.fixture
+def wheels(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return tool("wheels")
 
 
 def test_lower_bounds_only(project: dict[str, Any], lock: ModuleType) -> None:
@@ -70,6 +81,49 @@ def test_the_lock_names_no_place_and_hashes_all() -> None:
     text = (ROOT / "pylock.toml").read_text()
     assert "://" not in text
     assert text.count("[[packages]]") == len(re.findall(r'sha256 = "[0-9a-f]{64}"', text))
+
+
+def elf(machine: int, glibc: bytes = b"") -> bytes:
+    return b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little") + glibc
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "problem"),
+    [
+        ("manylinux_2_17_x86_64", elf(62, b"GLIBC_2.17\0GLIBC_2.2.5"), ""),
+        ("manylinux_2_17_x86_64", elf(62, b"GLIBC_2.34"), "needs glibc 2.34"),
+        ("manylinux_2_17_aarch64", elf(62), "is for x86_64"),
+        ("musllinux_1_2_aarch64", elf(183), ""),
+        ("musllinux_1_2_aarch64", elf(183, b"GLIBC_2.17"), "needs glibc 2.17"),
+        ("musllinux_1_2_aarch64", b"#!/bin/sh", "is for None"),
+    ],
+)
+def test_what_is_in_a_wheel(
+    wheels: ModuleType, tmp_path: Path, name: str, data: bytes, problem: str
+) -> None:
+    made = tmp_path / f"x-1-cp310-abi3-{name}.whl"
+    with zipfile.ZipFile(made, "w") as archive:
+        for path in (wheels.EXTENSION, wheels.SHIM, wheels.PROGRAM):
+            entry = zipfile.ZipInfo(path)
+            entry.external_attr = 0o755 << 16
+            archive.writestr(entry, data)
+    found = wheels.problems(made, name)
+    assert len(found) == (3 if problem else 0)
+    assert all(problem in line for line in found)
+
+
+def test_a_wheel_that_lacks_something_is_refused(wheels: ModuleType, tmp_path: Path) -> None:
+    name, made = "musllinux_1_2_x86_64", tmp_path / "x.whl"
+    with zipfile.ZipFile(made, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(wheels.PROGRAM), elf(62))
+        archive.writestr("rrdispatch/_core/_native.c", "")
+    missing = [f"{path} is not there" for path in (wheels.EXTENSION, wheels.SHIM)]
+    rest = [f"{wheels.PROGRAM} is not executable", "rrdispatch/_core/_native.c is too much"]
+    assert wheels.problems(made, name) == [*missing, *rest]
+
+
+def test_readmes_first_command_is_what_make_wheel_tries(wheels: ModuleType) -> None:
+    assert tool("proof").first_command() == ["run", "app:app", "-i", "max"]
 
 
 def number(version: str) -> tuple[int, ...]:

@@ -6,7 +6,7 @@
     python tools/lock.py requirements   print it as `name==version --hash=...` lines
 
 Files are named by a relative path and a hash, not by the address they once came from: which
-registry serves them is the installing machine's affair (`make wheels` fetches them).
+registry serves them is the installing machine's affair (`make fetch` fetches them).
 """
 
 from __future__ import annotations
