@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import stat
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -87,6 +88,8 @@ def ledger_close() -> None:
 def ledger_cookie(fd: int) -> int:
     """The kernel's number of a socket, the same in every process; 0 if it cannot be read."""
     try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return 0  # or the duplicate would stay open
         sock = socket.socket(fileno=os.dup(fd))
     except OSError:
         return 0

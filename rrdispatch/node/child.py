@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import threading
 import time
@@ -316,10 +317,12 @@ def own_ports() -> list[int]:
     found = []
     for name in os.listdir("/proc/self/fd"):
         try:
+            if not stat.S_ISSOCK(os.stat(f"/proc/self/fd/{name}").st_mode):
+                continue  # or the duplicate would stay open
             with socket.socket(fileno=os.dup(int(name))) as sock:
                 if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     found.append(sock.getsockname()[1])
-        except (OSError, TypeError, IndexError):  # noqa: PERF203 (most are no listeners)
+        except (OSError, TypeError, IndexError):
             continue
     return found
 

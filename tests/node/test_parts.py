@@ -16,6 +16,7 @@ import pytest
 
 from rrdispatch.errors import ConfigError
 from rrdispatch.node import facts, setup, stay, wire
+from rrdispatch.node.child import own_ports
 from rrdispatch.node.emitter import Emitter
 from rrdispatch.node.hub import ended
 from rrdispatch.node.primary import ChildProcess, Pipes, signal_number
@@ -235,4 +236,11 @@ def test_files_that_are_none_leave_nothing_open() -> None:
         Pipes(process, ["ignore", "pipe", 3.5])
     assert process.stdout is not None
     process.stdout.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_where_we_listen_is_asked_without_leaving_anything_open() -> None:
+    before = sorted(os.listdir("/proc/self/fd"))
+    with open(os.devnull, "rb"), socket.create_server(("127.0.0.1", 0)) as listener:
+        assert listener.getsockname()[1] in own_ports()
     assert sorted(os.listdir("/proc/self/fd")) == before
