@@ -7,9 +7,10 @@ Owns the conversion between Python's objects and the border of ``csrc/rr_core.in
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ._native import ffi, lib
@@ -95,8 +96,9 @@ def take(channel: int) -> Taken | None:
     count = _checked(lib.rr_take(channel, message, fds, BATCH_MAX))
     if count == 0:
         return None
-    peer = bytes(ffi.buffer(message.peer, min(message.peer_length, PEER_SIZE)))
-    return Taken(message.kind, message.flags, message.accepted_ns, peer, ffi.unpack(fds, count))
+    peer = ffi.buffer(message.peer, min(message.peer_length, PEER_SIZE))[:]
+    taken = [fds[0]] if count == 1 else ffi.unpack(fds, count)
+    return Taken(message.kind, message.flags, message.accepted_ns, peer, taken)
 
 
 def pending(channel: int) -> int:
@@ -142,6 +144,11 @@ class Scoreboard:
     def add(self, field: int, delta: int = 1) -> None:
         """Add, atomically between all processes of a worker."""
         _checked(lib.rr_scoreboard_add(self._open(), field, delta))
+
+    def adder(self, field: int, delta: int = 1) -> Callable[[], object]:
+        """``add`` without a line of Python, for every request; the scoreboard must stay open."""
+        self.add(field, 0)  # a field that cannot be added to is said now
+        return functools.partial(lib.rr_scoreboard_add, self._open(), int(field), delta)
 
     def close(self) -> None:
         """Unmap; a second close does nothing."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import array
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import select
@@ -19,7 +20,7 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rrdispatch import mutants
@@ -260,6 +261,11 @@ class Scoreboard:
                 view[index] = (total + (1 << 63)) % (1 << 64) - (1 << 63)
             else:
                 view[index] = total % (1 << bits)
+
+    def adder(self, field: int, delta: int = 1) -> Callable[[], object]:
+        """``add`` of always the same."""
+        self.add(field, 0)
+        return functools.partial(self.add, field, delta)
 
     def close(self) -> None:
         """Unmap; a second close does nothing."""

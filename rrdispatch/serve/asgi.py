@@ -105,7 +105,7 @@ class Server(uvicorn.Server):
         self._runtime = runtime
         full = _believing(service_unavailable, options)
         self._protocol = _protocol_class(config.http_protocol_class, gate, full)
-        self._starting: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[Any]] = set()
         self.asked = asyncio.Event()  # to stop
         self.forced = False
 
@@ -146,25 +146,22 @@ class Server(uvicorn.Server):
     # ---- connections ----------------------------------------------------------------------------
 
     def _take(self, connection: Connection) -> None:
-        task = self._loop.create_task(self._connect(connection))
+        # No coroutine of ours around the loop's: this is what a connection costs.
+        shared = (self.config, self.server_state, self.lifespan.state, self._loop)
+        factory = functools.partial(self._protocol, connection, *shared)
+        connecting = self._loop.connect_accepted_socket(factory, connection, ssl=self.config.ssl)
+        task = self._loop.create_task(connecting)
         self._starting.add(task)
-        task.add_done_callback(self._starting.discard)
+        task.add_done_callback(self._started)
 
-    async def _connect(self, connection: Connection) -> None:
-        protocol = self._protocol(
-            connection=connection,
-            config=self.config,
-            server_state=self.server_state,
-            app_state=self.lifespan.state,
-            _loop=self._loop,
-        )
-        try:
-            await self._loop.connect_accepted_socket(
-                lambda: protocol, connection, ssl=self.config.ssl
-            )
-        except (OSError, asyncio.TimeoutError):
+    def _started(self, task: asyncio.Task[Any]) -> None:
+        self._starting.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, (OSError, asyncio.TimeoutError)):
             # A failed handshake, or a client that is gone; the loop closes the connection.
-            logger.debug("a connection ended before it began", exc_info=True)
+            logger.debug("a connection ended before it began", exc_info=error)
+        elif error is not None:
+            raise error  # told by the loop
 
     # ---- drain ----------------------------------------------------------------------------------
 
@@ -252,12 +249,14 @@ def _protocol_class(base: Any, gate: Gate, full: App) -> Any:
     """
 
     class Protocol(base):  # type: ignore[misc]
-        def __init__(self, connection: Connection, **arguments: Any) -> None:
-            super().__init__(**arguments)
+        def __init__(self, connection: Connection, *arguments: Any) -> None:
+            config, server_state, app_state, loop = arguments
+            super().__init__(
+                config=config, server_state=server_state, app_state=app_state, _loop=loop
+            )
             self._rr_connection = connection
-            self._rr_peer = connection.peer
             self._rr_app = functools.partial(gate.http, Life())
-            self._rr_limit = arguments["config"].limit_concurrency
+            self._rr_limit = config.limit_concurrency
             self.limit_concurrency = None
 
         @property
@@ -275,9 +274,10 @@ def _protocol_class(base: Any, gate: Gate, full: App) -> Any:
 
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
             super().connection_made(_traced(transport, self._rr_connection))
-            if isinstance(self._rr_peer, tuple):
+            peer = self._rr_connection.peer
+            if isinstance(peer, tuple):
                 # uvicorn asks getpeername, which fails for a client that is gone.
-                self.client = self._rr_peer[:2]
+                self.client = peer[:2]
 
         def connection_lost(self, exc: Exception | None) -> None:
             super().connection_lost(exc)

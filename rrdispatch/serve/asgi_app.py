@@ -41,13 +41,15 @@ class Gate:
         self._most = options.max_connection_requests
         self._oldest = options.max_connection_age
         self._root = options.root_path.encode()
-        self._after = RequestLimit(options.max_requests)
+        self._bounded = bool(self._most or self._oldest)
+        self._after = RequestLimit(options.max_requests) if options.max_requests else None
         self.closing = False
         self.failure: tuple[str, str] | None = None  # (message, traceback) of the lifespan
 
     def on_limit(self, call: Callable[[], object]) -> None:
         """``call`` once, after ``max_requests``."""
-        self._after.call = call
+        if self._after is not None:
+            self._after.call = call
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -61,34 +63,50 @@ class Gate:
         self, life: Life, scope: Scope, receive: Any, send: Any, app: App | None = None
     ) -> None:
         """One request of the connection whose past is ``life``; by ``app``, if it is not ours."""
+        life.requests += 1
+
+        def sending(message: Any) -> Any:
+            # What uvicorn gives to be awaited is given on: a coroutine around it costs.
+            if message["type"] == "http.response.start" and (
+                self.closing or (self._bounded and self._spent(life))
+            ):
+                message = _with_close(message)
+            return send(message)
+
+        self._counts.request_begins()
+        try:
+            if self._access_log:
+                await self._logged(app or self._app, scope, receive, sending)
+            else:
+                await (app or self._app)(scope, receive, sending)
+        finally:
+            self._counts.request_ends()
+            if self._after is not None:
+                self._after.look(self._counts)
+
+    async def _logged(self, app: App, scope: Scope, receive: Any, send: Any) -> None:
+        """The app, and a line when the answer is complete: it may go on with work of its own."""
         began = time.perf_counter()
         status = 0
-        life.requests += 1
 
         async def sending(message: Any) -> None:
             nonlocal status
             kind = message["type"]
             if kind == "http.response.start":
                 status = message["status"]
-                if self.closing or self._spent(life):
-                    message = _with_close(message)
             await send(message)
             if kind == "http.response.body" and not message.get("more_body") and status > 0:
-                # Not when the app returns: it may go on with work of its own.
                 self._log(scope, status, began)
                 status = -1
 
-        self._counts.request_begins()
         try:
-            await (app or self._app)(scope, receive, sending)
+            await app(scope, receive, sending)
         except BaseException:
             status = status or 500
             raise
         finally:
-            self._counts.request_ends()
             if status > 0:
                 self._log(scope, status, began)
-            self._after.look(self._counts)
 
     async def _websocket(self, scope: Scope, receive: Any, send: Any) -> None:
         began = time.perf_counter()
@@ -104,7 +122,8 @@ class Gate:
 
         self._counts.request_begins()
         self._counts.request_ends()  # a request, but no work that ends: an open one is inflight
-        self._after.look(self._counts)
+        if self._after is not None:
+            self._after.look(self._counts)
         await self._app(scope, receive, sending)
 
     async def _lifespan(self, scope: Scope, receive: Any, send: Any) -> None:

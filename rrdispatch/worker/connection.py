@@ -41,10 +41,15 @@ def decode_peer(peer: bytes) -> Any:
 class Connection(socket.socket):
     """An accepted connection. Closed once on the scoreboard, however it ends."""
 
-    __slots__ = ("_peer", "_tally", "on_closed")
+    __slots__ = ("_peer", "_tally", "family", "on_closed")
 
-    def __init__(self, family: int, fd: int, peer: Any, tally: Tally) -> None:
+    # Loops ask for both several times, and socket's own are looked up in an enumeration each time.
+    family: socket.AddressFamily
+    type = socket.SOCK_STREAM
+
+    def __init__(self, family: socket.AddressFamily, fd: int, peer: Any, tally: Tally) -> None:
         super().__init__(family, socket.SOCK_STREAM, protocol_of(family), fileno=fd)
+        self.family = family
         self._peer = peer
         self._tally: Tally | None = tally
         self.on_closed: Callable[[], None] | None = None

@@ -79,7 +79,7 @@ class Listener(socket.socket):
 
         BlockingIOError: none waits; ListenerClosed: drained; EMFILE: it is still queued.
         """
-        if self.drained:
+        if super().fileno() < 0 or (self._budget is not None and self._budget <= 0):
             self._refuse()
         try:
             taken = _core.take(self._fd)
@@ -98,14 +98,17 @@ class Listener(socket.socket):
             raise ListenerClosed
         if self._budget is not None:
             self._budget -= 1
-        self._counts.received(len(taken.fds))
-        family = self._bound.family
-        peers = [decode_peer(taken.peer), *[None] * (len(taken.fds) - 1)]
+        fds, peer = taken.fds, decode_peer(taken.peer)
+        family, counts = self._bound.family, self._counts
+        if len(fds) == 1 and not ledger.opened():
+            counts.received_one()
+            return [Connection(family, fds[0], peer, Tally(counts))]
+        counts.received(len(fds))
+        peers = [peer, *[None] * (len(fds) - 1)]
         if ledger.opened():
-            return self._traced(taken.fds, peers)
+            return self._traced(fds, peers)
         return [
-            Connection(family, fd, peer, Tally(self._counts))
-            for fd, peer in zip(taken.fds, peers, strict=True)
+            Connection(family, fd, peer, Tally(counts)) for fd, peer in zip(fds, peers, strict=True)
         ]
 
     def _traced(self, fds: list[int], peers: list[Any]) -> list[Connection]:

@@ -6,6 +6,7 @@ Nothing here is loaded or made otherwise, so that an ordinary connection costs w
 from __future__ import annotations
 
 import os
+import socket
 from typing import Any
 
 from rrdispatch import ledger
@@ -80,6 +81,6 @@ class TracedTransport:
             self._connection.answers()
 
 
-def connection(family: int, fd: int, peer: Any, counts: Counts) -> Connection:
+def connection(family: socket.AddressFamily, fd: int, peer: Any, counts: Counts) -> Connection:
     """One that was taken just now."""
     return TracedConnection(family, fd, peer, NotedTally(counts, fd))
