@@ -18,7 +18,7 @@ def command(selectors: Sequence[str]) -> int:
 
     SELECTORS: id, name, namespace, /regex/ or all.
     """
-    return each(selectors, delete, at_once=True)
+    return each(selectors, delete, at_once="it stops, and stays in the list")
 
 
 def delete(target: Target) -> str:

@@ -14,27 +14,56 @@ from rrdispatch.control import definitions, selectors
 from rrdispatch.control.selectors import Target
 from rrdispatch.errors import ConfigError, Error
 
+AT_ONCE = 32  # apps
+
 
 def each(
     texts: Sequence[str],
     action: Callable[[Target], str],
     *,
     slots: bool = False,
-    at_once: bool = False,
+    at_once: str = "",
 ) -> int:
     """``action`` returns what is to be said; the exit code is that of a failure, if there is one.
 
-    ``at_once``: nobody waits for another's drain.
+    ``at_once``: nobody waits for another's drain; and what becomes of it after an interrupt.
     """
     targets = selectors.resolve(_names(texts), slots=slots)
     for spoilt in {target.definition.spoilt for target in targets} - {""}:
         warn(spoilt)
-    if at_once and len(targets) > 1:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(min(32, len(targets))) as pool:
-            return max(pool.map(lambda target: one(target, action), targets))
+    if at_once:
+        return _together(targets, action, at_once)
     return max(_in_turn(targets, action), default=0)
+
+
+def _together(targets: Sequence[Target], action: Callable[[Target], str], interrupted: str) -> int:
+    """A thread each, which an interrupt leaves behind: a pool's would be waited for."""
+    import threading
+
+    found: dict[str, int | BaseException] = {}
+    free = threading.Semaphore(AT_ONCE)
+
+    def work(target: Target) -> None:
+        try:
+            with free:
+                found[target.shown] = one(target, action)
+        except BaseException as error:
+            found[target.shown] = error
+
+    threads = [threading.Thread(target=work, args=(each,), daemon=True) for each in targets]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        left = [target.shown for target in targets if target.shown not in found]
+        say(f"interrupted: {', '.join(left)}: {interrupted}")
+        raise
+    for result in found.values():
+        if isinstance(result, BaseException):
+            raise result
+    return max((each for each in found.values() if isinstance(each, int)), default=0)
 
 
 def _in_turn(targets: Sequence[Target], action: Callable[[Target], str]) -> Iterator[int]:

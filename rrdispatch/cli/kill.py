@@ -6,8 +6,8 @@ import click
 
 from rrdispatch.cli.each import each
 from rrdispatch.cli.stop import stop
-from rrdispatch.control import ending, selectors
-from rrdispatch.control.definitions import RUN
+from rrdispatch.control import selectors
+from rrdispatch.control.definitions import STOP
 from rrdispatch.control.selectors import Target
 
 
@@ -18,12 +18,9 @@ def command(now: bool) -> int:
     if not selectors.known():
         click.echo("no apps")
         return 0
-    return each(["all"], lambda target: kill(target, now), at_once=True)
+    return each(["all"], lambda target: kill(target, now), at_once="the stop goes on")
 
 
 def kill(target: Target, now: bool) -> str:
     app = target.definition
-    said = stop(target, now)
-    if app.id >= 0 and app.wanted == RUN:
-        ending.wish(app)
-    return said
+    return stop(target, now, app.wanted if app.id >= 0 else STOP)

@@ -58,7 +58,7 @@ def gather(
     if not settings.target:
         raise ConfigError(
             "TARGET is missing: there is nothing to run",
-            hint='rrdispatch run app:app, or target = "app:app" in rrdispatch.toml',
+            hint="say it, app:app for example, or write it down: rrdispatch init app:app",
         )
     from rrdispatch.cluster import program
 

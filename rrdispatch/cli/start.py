@@ -107,6 +107,7 @@ def start(definition: Definition, within: float) -> str:
     """Returns when it serves, with what is to be said."""
     from rrdispatch.control import detach
 
+    detach.check_free(definition.name)
     try:
         with Progress(definition.name, "the start is taken back") as progress:
             found = detach.start(definition, within, progress.event)

@@ -8,6 +8,7 @@ import click
 
 from rrdispatch.cli.each import each
 from rrdispatch.control import ending
+from rrdispatch.control.definitions import STOP
 from rrdispatch.control.selectors import Target
 
 
@@ -19,8 +20,9 @@ def command(selectors: Sequence[str], now: bool) -> int:
 
     SELECTORS: id, name, namespace, /regex/ or all.
     """
-    return each(selectors, lambda target: stop(target, now), at_once=True)
+    return each(selectors, lambda target: stop(target, now), at_once="the stop goes on")
 
 
-def stop(target: Target, now: bool) -> str:
-    return "stopped" if ending.stop(target.definition, now=now) else "was stopped already"
+def stop(target: Target, now: bool, wanted: str = STOP) -> str:
+    ran = ending.stop(target.definition, now=now, wanted=wanted)
+    return "stopped" if ran else "was stopped already"

@@ -24,6 +24,7 @@ class App:
     definition: Definition | None = None
     fresh: bool = False  # it was never seen to serve: if it ends now, nothing stays of it
     failure: Error | None = None  # why its start is given up, before all has ended
+    asked: bool = False  # for its end
 
     @classmethod
     def found(cls, place: Place) -> App:
@@ -36,7 +37,7 @@ class App:
     @property
     def wanted(self) -> bool:
         """Nobody asked for its end."""
-        return self.definition is None or self.definition.wanted == RUN
+        return not self.asked and (self.definition is None or self.definition.wanted == RUN)
 
     def begins(self) -> None:
         if self.definition is not None:
@@ -51,9 +52,13 @@ class App:
             self.definition.before = None
             self._save()
 
-    def wants_end(self) -> None:
-        """It is stopped by request; a signal, as at the end of the machine, is none."""
-        if self.definition is not None and self.definition.wanted != STOP:
+    def wants_end(self, wanted: str = STOP) -> None:
+        """It is stopped by request; a signal, as at the end of the machine, is none.
+
+        ``wanted`` RUN: it should run all the same, as after `rrdispatch kill`.
+        """
+        self.asked = True
+        if wanted != RUN and self.definition is not None and self.definition.wanted != STOP:
             self.definition.wanted = STOP
             self._save()
 

@@ -29,6 +29,7 @@ from rrdispatch.control.definitions import Definition
 from rrdispatch.errors import ConfigError, ControlError, Error, StartError
 
 FD = 3
+SOON = 3.0  # for an answer of one that runs already
 SLACK = 30.0  # beyond what the settings allow a start to take
 END = 10.0  # for a primary whose start failed to be gone
 TAIL = 16 * 1024
@@ -60,6 +61,23 @@ def start(
             os.close(pidfd)
             with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD has none to reap
                 os.waitpid(pid, os.WNOHANG)
+
+
+def check_free(name: str) -> None:
+    """ControlError if it runs: said before anything is begun. Who holds the name is its lock's
+    affair all the same.
+    """
+    try:
+        with Line.to(name) as line:
+            state = line.call("stats", SOON)["state"]
+    except ControlError:
+        return  # nobody is there; or nobody answers, and the lock says it
+    if state == "stopping":
+        raise ControlError(
+            f"{name} is still stopping", hint=f"rrdispatch stop {name} waits for its end"
+        )
+    if state != "ended":
+        raise statedir.runs_already(name)
 
 
 class Silent(Error):

@@ -11,50 +11,51 @@ from typing import Any
 
 from rrdispatch.control import definitions, statedir
 from rrdispatch.control.ask import ANSWER, GoneError, Line
-from rrdispatch.control.definitions import RUN, STOP, Definition
+from rrdispatch.control.definitions import STOP, Definition
 from rrdispatch.control.statedir import NotRunningError, SilentError
 from rrdispatch.errors import ControlError
 
 SLACK = 15.0  # beyond what the settings allow a stop to take
-MOST_SILENCES = 4  # of one that is to end now: an heir on a busy machine needs more than one
+SOON = 2.0  # for the first answer of one that is to end now
+MOST_SILENCES = 4  # of it: an heir on a busy machine needs more than one
 
 
-def stop(app: Definition, *, now: bool = False) -> bool:
-    """Drains it, or ends it ``now``; False if it did not run."""
+def stop(app: Definition, *, now: bool = False, wanted: str = STOP) -> bool:
+    """Drains it, or ends it ``now``; False if it did not run.
+
+    ``wanted`` RUN: only the moment is meant, it should run all the same.
+    """
+    from rrdispatch.control import frozen
+
+    remedies = frozen.remedies(app.name) if now else iter(())
     end = time.monotonic() + longest(app)
-    asked = False
     silent = 0
+    asked = False
+    if now:
+        frozen.wake(app.name)
     while True:
         try:
-            if not _ask(app, now, end):
+            if not _ask(app, SOON if now and not silent else ANSWER, end, now=now, wanted=wanted):
                 break
         except SilentError as error:
-            _insist(app, error, silent, now)
+            if not now or silent == MOST_SILENCES:
+                error.hint = f"rrdispatch stop --now {app.name} ends it all the same"
+                raise
+            next(remedies, None)
             silent += 1
         asked = True  # once more: its heir goes on with the stop, if it was killed in the midst
-    _forget_wish(app)
+    _settle(app, wanted)
     return asked
 
 
-def _insist(app: Definition, error: SilentError, times: int, now: bool) -> None:
-    """``now`` ends a primary that does not answer, too; else the error says how."""
-    from rrdispatch.control import frozen
-
-    if not now or times == MOST_SILENCES:
-        error.hint = f"rrdispatch stop --now {app.name} ends it all the same"
-        raise error
-    for remedy in frozen.REMEDIES[times : times + 1]:
-        remedy(app.name)
-
-
-def _ask(app: Definition, now: bool, end: float) -> bool:
+def _ask(app: Definition, within: float, end: float, *, now: bool, wanted: str) -> bool:
     """Asks whoever is its primary, and waits for its end; False if there is none."""
     try:
-        with Line.to(app.name) as line, _process(line.call("stats")) as pidfd:
+        with Line.to(app.name) as line, _process(line.call("stats", within)) as pidfd:
             if now:
-                line.call("kill")
+                line.call("kill", wanted=wanted)
             else:  # also while it stops: that may be a signal's doing, nobody's wish
-                line.call("stop", once=True)
+                line.call("stop", once=True, wanted=wanted)
             _until_gone(app, pidfd, end)
     except NotRunningError:
         return False
@@ -94,24 +95,16 @@ def _until_gone(app: Definition, pidfd: int, end: float) -> None:
         raise SilentError(f"{app.name} did not end within {longest(app):g} s")
 
 
-def _forget_wish(app: Definition) -> None:
+def _settle(app: Definition, wanted: str) -> None:
     """It was killed, or ended before it heard of us: it is stopped because somebody says so."""
     found = definitions.load(app.name) if app.id >= 0 else None
-    if found is None or (found.wanted == STOP and not found.error):
+    if found is None or (found.wanted in (STOP, wanted) and found.ended and not found.error):
         return
     with locked(app.name, ANSWER):
         found = definitions.load(app.name)
         if found is not None:
-            found.wanted, found.error, found.ended = STOP, None, found.ended or time.time()
-            definitions.save(found)
-
-
-def wish(app: Definition) -> None:
-    """It should run all the same: whoever ended it meant the moment, as at the end of a machine."""
-    with locked(app.name, ANSWER):
-        found = definitions.load(app.name)
-        if found is not None:
-            found.wanted = RUN
+            found.wanted = STOP if wanted == STOP else found.wanted
+            found.error, found.ended = None, found.ended or time.time()
             definitions.save(found)
 
 

@@ -15,6 +15,7 @@ from rrdispatch.control import statedir
 from rrdispatch.net.listeners import DISPATCHERS
 
 PROC = Path("/proc")
+STOPPED = ("T", "t")  # by a signal, by a debugger: proc(5)
 
 
 def wake(name: str) -> None:
@@ -39,7 +40,15 @@ def end(name: str) -> None:
             os.killpg(pid, signal.SIGKILL)
 
 
-REMEDIES = (wake, end)  # one after the other
+def remedies(name: str) -> Iterator[None]:
+    """For one that does not answer: each step does more. Who is held will not answer later either;
+    who is slow may.
+    """
+    if not any(_state(pid) in STOPPED for pid in holders(name)):
+        wake(name)
+        yield
+    end(name)
+    yield
 
 
 def holders(name: str) -> list[int]:
@@ -76,6 +85,13 @@ def _is_dispatcher(pid: int) -> bool:
     except OSError:
         return False
     return os.fsdecode(told).rstrip("\0").endswith(DISPATCHERS)
+
+
+def _state(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "stat").read_bytes().rpartition(b") ")[2][:1].decode()
+    except OSError:
+        return ""
 
 
 def _children(pid: int) -> Iterator[int]:

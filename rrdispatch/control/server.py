@@ -17,6 +17,7 @@ from rrdispatch.cluster import report
 from rrdispatch.cluster.supervisor import Supervisor
 from rrdispatch.control import protocol, status
 from rrdispatch.control.app import App
+from rrdispatch.control.definitions import RUN, STOP
 from rrdispatch.control.protocol import BadRequestError, Request
 from rrdispatch.errors import ConfigError, ControlError
 
@@ -181,19 +182,20 @@ class Connection:
         """Answered at once; the end of the connection is the end of the service.
 
         ``once``: it is no second stop, which would end at once, however the first one came about.
+        ``wanted``: what it is then, "stop" or "run": `resurrect` starts it again.
         """
-        self._wants_end()
+        self._wants_end(params)
         if not (params.get("once") and self.supervisor.stopping):
             self.supervisor.stop()
 
-    async def kill(self, _params: dict[str, Any]) -> None:
-        self._wants_end()
+    async def kill(self, params: dict[str, Any]) -> None:
+        self._wants_end(params)
         self.supervisor.kill()
 
-    def _wants_end(self) -> None:
+    def _wants_end(self, params: Mapping[str, Any]) -> None:
         """Before it is asked: the service may be over before we are back here."""
         if self._app is not None:
-            self._app.wants_end()
+            self._app.wants_end(RUN if params.get("wanted") == RUN else STOP)
 
     async def reset(self, _params: dict[str, Any]) -> None:
         """The counts of restarts begin anew."""

@@ -243,9 +243,11 @@ def _lock(lock: int, name: str) -> None:
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             raise ConfigError(f"the state folder has no locks: {error.strerror}") from error
-        raise ControlError(
-            f"{name} runs already", hint="stop it, or give this one another --name"
-        ) from None
+        raise runs_already(name) from None
+
+
+def runs_already(name: str) -> ControlError:
+    return ControlError(f"{name} runs already", hint="stop it, or give this one another --name")
 
 
 def _listen(directory: int) -> socket.socket:

@@ -73,6 +73,20 @@ def test_it_is_said_and_stop_now_ends_it(plane: Plane, heir: bool) -> None:
     all_gone(plane)
 
 
+def test_one_that_is_stopped_is_woken_and_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, plane: Plane
+) -> None:
+    monkeypatch.setenv("RRDISPATCH_HOME", str(plane.home))
+    plane.start("shop:app", "--no-heir")
+    freeze(plane)
+    monkeypatch.setattr(ending, "SOON", 60.0)
+    monkeypatch.setattr(ending, "MOST_SILENCES", 0)
+    found = definitions.load("web")
+    assert found is not None
+    assert ending.stop(found, now=True)
+    all_gone(plane)
+
+
 def test_one_that_a_debugger_holds(plane: Plane) -> None:
     """Its heir ends the rest; the app can be started again."""
     primary = plane.start()["primary_pid"]
@@ -98,6 +112,8 @@ def test_one_that_never_answers_and_has_no_dispatcher(
 ) -> None:
     monkeypatch.setenv("RRDISPATCH_HOME", str(plane.home))
     monkeypatch.setattr(Line.call, "__defaults__", (0.2,))
+    monkeypatch.setattr(ending, "SOON", 0.2)
+    monkeypatch.setattr(ending, "ANSWER", 1.0)
     silent = subprocess.Popen(
         [sys.executable, "-c", SILENT], env=plane.environment(), stdout=subprocess.PIPE
     )

@@ -15,7 +15,8 @@ import pytest
 
 from rrdispatch.control import definitions, ending, protocol, statedir
 from rrdispatch.control.definitions import RUN, STOP, Definition
-from tests.cli.plane import Plane
+from rrdispatch.errors import ControlError
+from tests.cli.plane import Plane, finish
 from tests.harness.servers import wait_until
 
 SLOW = """
@@ -55,6 +56,29 @@ def test_an_app_that_a_signal_ends_is_stopped_all_the_same(plane: Plane) -> None
     assert plane.ok("resurrect") == "nothing to start\n"
 
 
+@pytest.mark.parametrize(("command", "after"), [("stop", STOP), ("kill", RUN), ("delete", STOP)])
+def test_what_an_interrupt_leaves_goes_on(plane: Plane, command: str, after: str) -> None:
+    (plane.here / "slow.py").write_text(SLOW)
+    host, port = plane.start("slow:app")["listeners"][0].split(":")
+    plane.start("shop:app", name="other")
+    with socket.create_connection((host, int(port)), 60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        wait_until((plane.here / "begun").exists, 30.0)
+        ending = plane.begin(command, *(() if command == "kill" else ("all",)))
+        wait_until(lambda: plane.row()["status"] == "stopping", 30.0)
+        assert ending.stdout is not None
+        assert ending.stdout.readline().startswith("other: ")
+        ending.send_signal(signal.SIGINT)
+        told = finish(ending)
+        assert (told.code, told.err.count("interrupted: web: ")) == (130, 1), told
+        again = plane.type("start", "web")
+        assert (again.code, again.err.splitlines()[0]) == (8, "error: web is still stopping")
+        (plane.here / "finish").touch()
+        assert b"200 OK" in client.recv(4096)
+    wait_until(lambda: plane.row()["status"] == "stopped", 60.0)
+    assert wanted(plane) == after
+
+
 def test_one_that_is_gone_before_it_hears_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -65,6 +89,16 @@ def test_one_that_is_gone_before_it_hears_of_it(
     place = statedir.claim("web")
     definitions.save(Definition("web", id=0, wanted=RUN, started=time.time()))
     place.control.setblocking(True)
+    refused, hold = threading.Event(), statedir.hold
+
+    def held(name: str) -> tuple[int, int]:
+        try:
+            return hold(name)
+        except ControlError:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(statedir, "hold", held)
 
     def primary() -> None:
         client = place.control.accept()[0]
@@ -73,7 +107,7 @@ def test_one_that_is_gone_before_it_hears_of_it(
             client.sendall(protocol.result(1, {"primary_pid": gone.pid, "state": "serving"}))
             place.control.close()
             client.recv(65536)
-        time.sleep(0.1)
+        refused.wait(60)
         place.close()
 
     thread = threading.Thread(target=primary)

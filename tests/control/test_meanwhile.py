@@ -52,7 +52,8 @@ def test_the_lock_of_a_deleted_app_brings_nothing_back(app: Definition, tmp_path
         assert known() == app
     assert (tmp_path / "web").exists()
     statedir.remove(tmp_path / "web")
-    ending.wish(app)
+    with ending.locked("web"):
+        assert definitions.load("web") is None
     assert not (tmp_path / "web").exists()
 
 
