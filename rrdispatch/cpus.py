@@ -11,15 +11,16 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from rrdispatch.checks import MOST_WORKERS, check_instances
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import Wrong
+from rrdispatch.records import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Cpus:
     """The facts. ``physical`` and ``quota`` (cores, maybe 1.5) are None where nothing is said."""
 
@@ -47,7 +48,7 @@ class Cpus:
         return {**asdict(self), "max": self.usable, "limit": self.limit or None}
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Count:
     """A number of workers and the reason for it, for people."""
 
@@ -118,7 +119,7 @@ def quota(root: Path = Path("/")) -> float | None:
     return min(found) if found else None
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class _Mount:
     """A cgroup file system: which part of the hierarchy it shows, and where."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrdispatch import _core
@@ -25,6 +24,7 @@ from rrdispatch._core.layout import (
     LedgerRole,
 )
 from rrdispatch.errors import ConfigError
+from rrdispatch.records import record
 
 VARIABLE = "RRDISPATCH_LEDGER"
 CAPACITY = 1 << 20
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
     event: int
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Book:
     """What a ledger held when it was read, in the order of time."""
 

@@ -10,10 +10,11 @@ import enum
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, TypeVar
 
 from rrdispatch.errors import ConfigError
+from rrdispatch.records import record
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Kind(enum.Enum):
     MAPPING = "table of texts"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Option:
     """The description of a setting, kept in the metadata of its dataclass field."""
 

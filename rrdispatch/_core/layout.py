@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 from typing import NamedTuple
+
+from rrdispatch.records import record
 
 PROTOCOL = 1
 MESSAGE_SIZE = 64
@@ -205,7 +207,7 @@ LEDGER_ENTRY = struct.Struct("=QQIIHHHBB")
 HEIR_HEAD = struct.Struct("=II")  # how many arguments, how many variables
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Message:
     """One message of a channel, without its file descriptors."""
 
@@ -240,7 +242,7 @@ class Taken(NamedTuple):
     fds: list[int]
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Candidate:
     """One worker as a policy sees it (``struct rr_candidate``)."""
 
@@ -252,7 +254,7 @@ class Candidate:
     slot: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Control:
     """One message of a dispatcher's control socket, without its file descriptors."""
 
@@ -279,7 +281,7 @@ class Control:
         return cls(kind, sequence, result, worker, listener, tuple(values), version)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class SpawnRequest:
     """A process to start. ``fds`` are pairs (mine, its); everything else is closed in the child.
     ``own_pid`` names a variable that is to hold the child's pid.

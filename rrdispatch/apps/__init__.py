@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from rrdispatch.checks import check_name
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile, Place
 from rrdispatch.options import Wrong, nearest, no_setting
+from rrdispatch.records import record
 from rrdispatch.settings import OPTIONS
 
 APPS, NAMESPACE = "apps", "namespace"
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Note:
     """Something in the file that is read and not heeded."""
 
@@ -29,7 +30,7 @@ class Note:
     hint: str
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class App:
     """One app of a file of several."""
 
@@ -39,7 +40,7 @@ class App:
     starts: bool = True  # without being named
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class AppsFile:
     """``apps`` is empty if the whole file is one app's."""
 

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,11 @@ from rrdispatch.apps import App, AppsFile
 from rrdispatch.cli.errors import warn
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import Kind
+from rrdispatch.records import record
 from rrdispatch.settings import OPTIONS
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Asked:
     """``chosen`` is None if no file of several apps is meant: ``given`` is of one app then."""
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from rrdispatch.records import record
 
 PIPED = 200  # columns when nobody looks
 COLOURS = {
@@ -18,7 +19,7 @@ COLOURS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Column:
     """``drop``: the higher, the sooner it goes when the terminal is narrow; 0: never."""
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from rrdispatch.cluster.lifecycle import Trigger, Wanted
 from rrdispatch.cluster.view import Finish, Reload, Slot, Start, Stop, View, Worker
+from rrdispatch.records import record
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Spawn:
     """Start a worker in a slot."""
 
@@ -17,31 +16,31 @@ class Spawn:
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class MakeReady:
     """Give it connections: it said READY, or is alive for min_uptime."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Park:
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Unpark:
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Drain:
     """Give it nothing more and empty its queue."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AskToStop:
     """The stop signal, then CONT; no signal if it leaves by itself."""
 
@@ -49,7 +48,7 @@ class AskToStop:
     signal: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Kill:
     """SIGKILL to its group; ``fault`` says why, if the worker is to blame."""
 
@@ -57,24 +56,24 @@ class Kill:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Remove:
     """Let the dispatcher give a dead worker's queue to others, and forget it."""
 
     worker: int
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class BeginReload:
     """The queued reload begins, with a generation of its own."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CloseListeners:
     """Empty every backlog, then close every listener."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Fail:
     """The service cannot go on: stop it, and exit with the reason."""
 

@@ -18,10 +18,11 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from rrdispatch.net.entrance import Entrance
+from rrdispatch.records import record
 
 MAGIC, VERSION = 0x48535252, 1
 REQUEST = struct.Struct("=IIII16siiiiiII128s64s")
@@ -34,7 +35,7 @@ MOST_ANCESTORS = 8  # each a read in /proc, which a stranger makes us do
 PEER = struct.Struct("=iII")  # struct ucred
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Request:
     """What a shim asks."""
 
@@ -66,7 +67,7 @@ class Request:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Answer:
     """0 or -errno; the fds stay the owner's."""
 

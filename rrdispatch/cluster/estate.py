@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rrdispatch import __version__, mutants
@@ -20,6 +19,7 @@ from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launches
 from rrdispatch.cluster.vault import Vault
 from rrdispatch.cluster.view import View
+from rrdispatch.records import record
 
 FORMAT = 1
 MOST_HEIRS, WITHIN, SILENT = 3, 30.0, 10.0  # heirs, in so many seconds; one says something within
@@ -35,7 +35,7 @@ class Ask(Protocol):
     ) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Fixed:
     """Facts of a service that never change."""
 
@@ -47,7 +47,7 @@ class Fixed:
     secret: str = ""  # of programs' keys, in hex
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Changing:
     """What a step may change."""
 

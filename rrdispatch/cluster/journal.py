@@ -10,7 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-from dataclasses import dataclass
+
+from rrdispatch.records import record
 
 CHUNK = 64 * 1024
 ROOM = 4 * CHUNK
@@ -26,7 +27,7 @@ _MASK = (1 << 24) - 1
 _ZEROS = bytes(CHUNK)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Intent:
     """A write that may have been done: the first ``cut`` bytes, at this place of this file."""
 

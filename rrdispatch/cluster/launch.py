@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from rrdispatch import ledger, mutants
 from rrdispatch.cluster import program
 from rrdispatch.cluster.identity import Identity, identity
 from rrdispatch.errors import ConfigError
+from rrdispatch.records import record
 from rrdispatch.settings import Settings, load_env_file
 
 _PASSED_ON = ("RRDISPATCH_PURE", mutants.VARIABLE, ledger.VARIABLE)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Origin:
     """What the primary was started with."""
 
@@ -41,7 +41,7 @@ class Origin:
         return cls(cwd, dict(os.environ))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Launch:
     """One generation's facts."""
 

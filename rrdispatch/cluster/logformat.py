@@ -13,9 +13,10 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
+
+from rrdispatch.records import record
 
 OUT, ERR = "out", "err"
 _TEXT = re.compile(
@@ -25,7 +26,7 @@ _TEXT = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Format:
     """One log's."""
 
@@ -66,7 +67,7 @@ class Format:
         return json.dumps(told).encode() + b"\n"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Who:
     """Whose line."""
 
@@ -75,7 +76,7 @@ class Who:
     stream: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Line:
     """A line as it was read from a file; what the file does not say is what the reader knows."""
 

@@ -6,13 +6,14 @@ import glob
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from rrdispatch.cluster.logformat import ERR, OUT, Format
+from rrdispatch.records import record
 
 
-@dataclass(frozen=True)
+@record(frozen=True)
 class Plan:
     """One app's."""
 

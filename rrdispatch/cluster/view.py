@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from rrdispatch.cluster.lifecycle import ALIVE, LIVE, State, Trigger, Wanted, step
+from rrdispatch.records import record
 
 MAX_DELAY = 30.0
 # Why a reload is given up for which nobody is to blame.
@@ -14,7 +15,7 @@ ANOTHER, STOPPING = "another reload was asked for", "the service is stopping"
 MOST_ENDS, MOST_REASON = 8, 200  # remembered of each slot, for people
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Rules:
     """The settings that the plan goes by; times in seconds."""
 
@@ -53,7 +54,7 @@ class Rules:
         return (not self.listen or self.share_listener) and not self.word_wanted
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ReloadOptions:
     """How a reload goes on."""
 
@@ -63,7 +64,7 @@ class ReloadOptions:
     probation: float = 3.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Failure:
     """Why an operation failed; ``worker`` is 0 when no worker is to blame."""
 
@@ -73,7 +74,7 @@ class Failure:
     silent: bool = False  # it was killed for not being ready in time
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Worker:
     """One process of the app, as the plan sees it."""
 
@@ -111,7 +112,7 @@ class Worker:
         return self.state in ALIVE
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Slot:
     """A stable place; what its workers did."""
 
@@ -169,14 +170,14 @@ class Slot:
         return self.errored or self.ended
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Start:
     """The first boot: one worker alone, then the others; the turn begins with all of them."""
 
     opened_at: float | None = None  # when the first worker said READY
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Reload:
     """A new generation on trial."""
 
@@ -188,7 +189,7 @@ class Reload:
     touched: bool = False  # an old worker was let go before the end: no full way back
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Stop:
     """The final stop. ``since`` is when it was asked for."""
 
@@ -202,7 +203,7 @@ class Stop:
 Operation = Start | Reload | Stop
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Finish:
     """An operation is over; its asker gets the result."""
 
@@ -212,7 +213,7 @@ class Finish:
     degraded: bool = False
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class View:
     """All of it."""
 

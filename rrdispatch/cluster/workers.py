@@ -12,7 +12,7 @@ import resource
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from rrdispatch.cluster.oom import OomKills
 from rrdispatch.cluster.roster import Account
 from rrdispatch.cluster.spawn import SHORTAGE, Post, spawn
 from rrdispatch.errors import Error
+from rrdispatch.records import record
 
 NOTIFY_SIZE = 65536
 AT_ONCE = 64  # datagrams of one worker before the others have their turn
@@ -33,7 +34,7 @@ MOST_CAPACITY = 1 << 31
 REAPED_WITHIN = 0.05  # by whoever adopts orphans
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class SlotTotals:
     """What the workers of a slot did that are gone."""
 
@@ -41,7 +42,7 @@ class SlotTotals:
     requests: int = 0
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Limits:
     """RLIMIT_NOFILE as we found it, for the workers; our own is raised while we serve."""
 
@@ -57,7 +58,7 @@ class Limits:
         resource.setrlimit(resource.RLIMIT_NOFILE, self.original)
 
 
-@dataclass(slots=True)
+@record(slots=True)
 class Ears:
     """Who hears of what happens to workers."""
 

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,7 @@ from rrdispatch.node import wire
 from rrdispatch.node.doors import Doors, SharedDoors
 from rrdispatch.node.nologs import NoLogs
 from rrdispatch.node.pipe import Pipe
+from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 ENDED = re.compile(r"exit code (\d+)|killed by (\w+)")
@@ -46,7 +47,7 @@ PIPE = 30  # the number of its end of the messages in a worker: beyond those of 
 Tell = Callable[..., None]
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Wanted:
     """One worker to start."""
 
@@ -58,7 +59,7 @@ class Wanted:
     stdio: Sequence[int]
 
 
-@dataclass(slots=True, eq=False)
+@record(slots=True, eq=False)
 class Known:
     """A worker of ours, until its queue has gone to others."""
 

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import waitress.channel
@@ -20,6 +20,7 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
 
+from rrdispatch.records import record
 from rrdispatch.worker.connection import Connection
 from rrdispatch.worker.counts import Counts
 from rrdispatch.worker.listener import LONGEST_PAUSE, NO_ROOM, SHORTEST_PAUSE, Listener
@@ -46,7 +47,7 @@ class _Monotonic:
 waitress.channel.time = waitress.server.time = _Monotonic  # type: ignore[attr-defined, unused-ignore]
 
 
-@dataclass
+@record
 class Shared:
     """What all servers, channels and tasks of a worker share."""
 
@@ -95,7 +96,7 @@ class Shared:
             self.wake()
 
 
-@dataclass
+@record
 class Work:
     """A request while a thread works on it."""
 
