@@ -11,16 +11,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rrdispatch.checks import MOST_WORKERS, check_instances
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import Wrong
-from rrdispatch.records import record
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Cpus:
     """The facts. ``physical`` and ``quota`` (cores, maybe 1.5) are None where nothing is said."""
 
@@ -48,7 +47,7 @@ class Cpus:
         return {**asdict(self), "max": self.usable, "limit": self.limit or None}
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Count:
     """A number of workers and the reason for it, for people."""
 
@@ -119,7 +118,7 @@ def quota(root: Path = Path("/")) -> float | None:
     return min(found) if found else None
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class _Mount:
     """A cgroup file system: which part of the hierarchy it shows, and where."""
 

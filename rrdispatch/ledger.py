@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from rrdispatch import _core
@@ -24,7 +25,6 @@ from rrdispatch._core.layout import (
     LedgerRole,
 )
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 
 VARIABLE = "RRDISPATCH_LEDGER"
 CAPACITY = 1 << 20
@@ -95,7 +95,7 @@ class Entry(NamedTuple):
     event: int
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Book:
     """What a ledger held when it was read, in the order of time."""
 

@@ -10,11 +10,10 @@ import enum
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 
 T = TypeVar("T")
 
@@ -35,7 +34,7 @@ class Kind(enum.Enum):
     MAPPING = "table of texts"
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Option:
     """The description of a setting, kept in the metadata of its dataclass field."""
 

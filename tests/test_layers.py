@@ -12,7 +12,6 @@ PACKAGE = Path(__file__).parent.parent / "rrdispatch"
 
 LAYERS = {
     "apps": 0, "checks": 0, "errors": 0, "mutants": 0, "options": 0, "files": 0, "settings": 0,
-    "records": 0,
     "logsettings": 0, "serversettings": 0,
     "_core": 1, "cpus": 1, "ledger": 1,
     "net": 2,

@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
-
-from rrdispatch.records import record
 
 PROTOCOL = 1
 MESSAGE_SIZE = 64
@@ -207,7 +205,7 @@ LEDGER_ENTRY = struct.Struct("=QQIIHHHBB")
 HEIR_HEAD = struct.Struct("=II")  # how many arguments, how many variables
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Message:
     """One message of a channel, without its file descriptors."""
 
@@ -242,7 +240,7 @@ class Taken(NamedTuple):
     fds: list[int]
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Candidate:
     """One worker as a policy sees it (``struct rr_candidate``)."""
 
@@ -254,7 +252,7 @@ class Candidate:
     slot: int = 0
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Control:
     """One message of a dispatcher's control socket, without its file descriptors."""
 
@@ -281,7 +279,7 @@ class Control:
         return cls(kind, sequence, result, worker, listener, tuple(values), version)
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class SpawnRequest:
     """A process to start. ``fds`` are pairs (mine, its); everything else is closed in the child.
     ``own_pid`` names a variable that is to hold the child's pid.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from rrdispatch.checks import check_name
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile, Place
 from rrdispatch.options import Wrong, nearest, no_setting
-from rrdispatch.records import record
 from rrdispatch.settings import OPTIONS
 
 APPS, NAMESPACE = "apps", "namespace"
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Note:
     """Something in the file that is read and not heeded."""
 
@@ -30,7 +29,7 @@ class Note:
     hint: str
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class App:
     """One app of a file of several."""
 
@@ -40,7 +39,7 @@ class App:
     starts: bool = True  # without being named
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class AppsFile:
     """``apps`` is empty if the whole file is one app's."""
 

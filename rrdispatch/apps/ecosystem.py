@@ -6,6 +6,7 @@ It owns the file's form, names of keys and the environment; ``pm2keys.py`` reads
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rrdispatch.apps import App, AppsFile, Note, checked_name
@@ -15,7 +16,6 @@ from rrdispatch.checks import name_of
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile, Place
 from rrdispatch.options import Wrong, nearest
-from rrdispatch.records import record
 from rrdispatch.settings import OPTIONS
 
 PROFILE = "env_"
@@ -24,7 +24,7 @@ OURS = set(OPTIONS) - {"target", "arguments", *KEYS, *REASONS, *ALIASES}
 _BESIDE = ("deploy", "static")  # of apps
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class _Entry:
     """One app as it stands in the file; ``names``: how a key was written."""
 

@@ -8,19 +8,18 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rrdispatch.options import Wrong
-from rrdispatch.records import record
 from rrdispatch.settings import OPTIONS
 
 _NODE = (".js", ".cjs", ".mjs")
 _LONGEST = 1e12
 
 
-@record
+@dataclass
 class Making:
     """One app on its way: ``said`` in their words, ``table`` in ours."""
 

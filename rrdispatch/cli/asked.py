@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,10 @@ from rrdispatch.apps import App, AppsFile
 from rrdispatch.cli.errors import warn
 from rrdispatch.errors import ConfigError
 from rrdispatch.options import Kind
-from rrdispatch.records import record
 from rrdispatch.settings import OPTIONS
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Asked:
     """``chosen`` is None if no file of several apps is meant: ``given`` is of one app then."""
 

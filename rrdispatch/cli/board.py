@@ -6,10 +6,8 @@ It is told events of the primary, and now and then its stats.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
-
-from rrdispatch.records import record
 
 WAITS, READY, PARKED, DRAINING, GONE = (
     "waiting for ready", "ready", "parked", "draining", "gone",
@@ -26,7 +24,7 @@ COLOURS = {WAITS: "34", READY: "32", PARKED: "36", DRAINING: "33", GONE: "2", "k
 SHOWN = 2  # workers of a slot: the newest, and the one before
 
 
-@record
+@dataclass
 class Worker:
     """One process, as far as it was heard of."""
 
@@ -52,7 +50,7 @@ def draining(inflight: int) -> str:
     return f"draining {inflight} connection" + ("" if inflight == 1 else "s")
 
 
-@record
+@dataclass
 class Board:
     """All slots of one app."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 import click
@@ -19,7 +19,6 @@ from rrdispatch.cli.asked import asked, only_one
 from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.options import SectionedCommand, said, setting_options
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings, from_sources, load_env_file, misspelt
 
 _EPILOG = (
@@ -117,7 +116,7 @@ def serve(settings: Settings) -> int:
     return asyncio.run(status.run(Supervisor(settings, on_event=on_event), listener))
 
 
-@record
+@dataclass
 class Talk:
     """What the supervisor tells, in lines on stderr."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -22,7 +23,6 @@ from rrdispatch.control.definitions import Definition
 from rrdispatch.control.selectors import Target
 from rrdispatch.errors import ConfigError, StartError
 from rrdispatch.options import Wrong
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 ANSWER = 3.0
@@ -63,7 +63,7 @@ def command(**typed: Any) -> int:
     return max([_one_of(definition, within) for definition, within in plans], default=0)
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class How:
     """The options that are no settings."""
 

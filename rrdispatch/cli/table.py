@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-
-from rrdispatch.records import record
+from dataclasses import dataclass
 
 PIPED = 200  # columns when nobody looks
 COLOURS = {
@@ -19,7 +18,7 @@ COLOURS = {
 }  # fmt: skip
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Column:
     """``drop``: the higher, the sooner it goes when the terminal is narrow; 0: never."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from rrdispatch.cluster.lifecycle import Trigger, Wanted
 from rrdispatch.cluster.view import Finish, Reload, Slot, Start, Stop, View, Worker
-from rrdispatch.records import record
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Spawn:
     """Start a worker in a slot."""
 
@@ -16,31 +17,31 @@ class Spawn:
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class MakeReady:
     """Give it connections: it said READY, or is alive for min_uptime."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Park:
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Unpark:
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Drain:
     """Give it nothing more and empty its queue."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class AskToStop:
     """The stop signal, then CONT; no signal if it leaves by itself."""
 
@@ -48,7 +49,7 @@ class AskToStop:
     signal: bool = True
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Kill:
     """SIGKILL to its group; ``fault`` says why, if the worker is to blame."""
 
@@ -56,24 +57,24 @@ class Kill:
     fault: str = ""
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Let the dispatcher give a dead worker's queue to others, and forget it."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class BeginReload:
     """The queued reload begins, with a generation of its own."""
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class CloseListeners:
     """Empty every backlog, then close every listener."""
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The service cannot go on: stop it, and exit with the reason."""
 

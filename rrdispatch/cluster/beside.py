@@ -6,6 +6,7 @@ Made from the settings, closed with the service. Each says what it sees; the pla
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from rrdispatch.cluster import cron, watching
 from rrdispatch.cluster.engine import Engine
@@ -13,11 +14,10 @@ from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.memwatch import MemoryWatch
 from rrdispatch.cluster.unseen import Unseen
 from rrdispatch.cluster.world import ProcessWorld
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Asks:
     """What they look at, and what they may ask for."""
 

@@ -11,7 +11,7 @@ import errno
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch import mutants
@@ -24,7 +24,6 @@ from rrdispatch.cluster.roster import Roster
 from rrdispatch.cluster.spawn import SHORTAGE
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle, default_kind
 from rrdispatch.errors import DispatcherError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 POLICIES = {
@@ -50,7 +49,7 @@ def nanoseconds(seconds: float) -> int:
     return int(seconds * 1e9)
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Totals:
     """Counters of a dispatcher, or of all that are gone."""
 
@@ -67,7 +66,7 @@ class Totals:
         )
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Hooks:
     """What the owner wants to hear."""
 

@@ -18,11 +18,10 @@ import struct
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rrdispatch.net.entrance import Entrance
-from rrdispatch.records import record
 
 MAGIC, VERSION = 0x48535252, 1
 REQUEST = struct.Struct("=IIII16siiiiiII128s64s")
@@ -35,7 +34,7 @@ MOST_ANCESTORS = 8  # each a read in /proc, which a stranger makes us do
 PEER = struct.Struct("=iII")  # struct ucred
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a shim asks."""
 
@@ -67,7 +66,7 @@ class Request:
         )  # fmt: skip
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """0 or -errno; the fds stay the owner's."""
 

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rrdispatch import __version__, mutants
@@ -19,7 +20,6 @@ from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launches
 from rrdispatch.cluster.vault import Vault
 from rrdispatch.cluster.view import View
-from rrdispatch.records import record
 
 FORMAT = 1
 MOST_HEIRS, WITHIN, SILENT = 3, 30.0, 10.0  # heirs, in so many seconds; one says something within
@@ -35,7 +35,7 @@ class Ask(Protocol):
     ) -> None: ...
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Fixed:
     """Facts of a service that never change."""
 
@@ -47,7 +47,7 @@ class Fixed:
     secret: str = ""  # of programs' keys, in hex
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Changing:
     """What a step may change."""
 

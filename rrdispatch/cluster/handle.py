@@ -10,14 +10,13 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Field
 from rrdispatch.cluster.sdnotify import Watchdog
 from rrdispatch.net.channels import Channel
-from rrdispatch.records import record
 
 # <linux/pidfd.h>: struct pidfd_info as of its first version, and what of it was filled in.
 PIDFD_INFO = struct.Struct("=Q52si")
@@ -27,7 +26,7 @@ PIDFD_SIGNAL_PROCESS_GROUP = 1 << 2
 UNKNOWN_EXIT = "exit code unknown"
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Counts:
     """What a scoreboard says, clamped: a worker may write anything there."""
 
@@ -41,7 +40,7 @@ class Counts:
         return max(0, self.received - self.closed)
 
 
-@record(slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class WorkerHandle:
     """One worker's process and descriptors; -1 (or None) where there is none."""
 

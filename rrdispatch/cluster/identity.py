@@ -12,17 +12,17 @@ import os
 import pwd
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 PROGRAM = str(Path(__file__).with_name("become.py"))
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Numbers, and what is told of them."""
 

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,13 @@ from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle
 from rrdispatch.errors import DispatcherError
 from rrdispatch.net.channels import Channel
 from rrdispatch.net.listeners import ListeningSocket, describe
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 ANSWER_WITHIN = 10.0
 PIDFD, SCOREBOARD, LIFELINE, CHANNELS = 0, 1, 2, 3  # the order of WORKER_ADD
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Inherited:
     """All of it."""
 

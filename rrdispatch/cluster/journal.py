@@ -10,8 +10,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
-
-from rrdispatch.records import record
+from dataclasses import dataclass
 
 CHUNK = 64 * 1024
 ROOM = 4 * CHUNK
@@ -27,7 +26,7 @@ _MASK = (1 << 24) - 1
 _ZEROS = bytes(CHUNK)
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Intent:
     """A write that may have been done: the first ``cut`` bytes, at this place of this file."""
 

@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,12 @@ from rrdispatch import ledger, mutants
 from rrdispatch.cluster import program
 from rrdispatch.cluster.identity import Identity, identity
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings, load_env_file
 
 _PASSED_ON = ("RRDISPATCH_PURE", mutants.VARIABLE, ledger.VARIABLE)
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Origin:
     """What the primary was started with."""
 
@@ -41,7 +41,7 @@ class Origin:
         return cls(cwd, dict(os.environ))
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One generation's facts."""
 

@@ -11,6 +11,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from rrdispatch import mutants
@@ -19,7 +20,6 @@ from rrdispatch.cluster.handle import wait_end, wait_exit
 from rrdispatch.cluster.outbox import AGAIN_AFTER, NO_ROOM
 from rrdispatch.dispatch.process import ControlMessage, DispatcherHandle
 from rrdispatch.errors import DispatcherError
-from rrdispatch.records import record
 
 Answered = Callable[[ControlMessage], None]
 
@@ -28,7 +28,7 @@ SILENT = 12 if mutants.enabled("late-dispatcher") else 4  # pings without an ans
 STARVED = 40  # the same while it is runnable: the machine is busy, not the dispatcher stuck
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """One request, as DispatcherHandle.request takes it."""
 

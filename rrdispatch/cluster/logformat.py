@@ -13,10 +13,9 @@ import functools
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
-
-from rrdispatch.records import record
 
 OUT, ERR = "out", "err"
 _TEXT = re.compile(
@@ -26,7 +25,7 @@ _TEXT = re.compile(
 )
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Format:
     """One log's."""
 
@@ -67,7 +66,7 @@ class Format:
         return json.dumps(told).encode() + b"\n"
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Who:
     """Whose line."""
 
@@ -76,7 +75,7 @@ class Who:
     stream: str
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Line:
     """A line as it was read from a file; what the file does not say is what the reader knows."""
 

@@ -6,14 +6,13 @@ import glob
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch.cluster.logformat import ERR, OUT, Format
-from rrdispatch.records import record
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Plan:
     """One app's."""
 

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from rrdispatch.cluster.logformat import ERR
 from rrdispatch.cluster.logplan import plan_of, worker_path
 from rrdispatch.cluster.outbox import Outbox
 from rrdispatch.errors import ConfigError, ControlError, StartError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 PROGRAM = str(Path(__file__).with_name("logger.py"))
@@ -45,7 +45,7 @@ MOST_SAID = 8192  # characters: six bytes each, at worst, in a message that has 
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class LoggerFds:
     """A logger that runs already, as an heir finds it."""
 
@@ -314,7 +314,7 @@ class Logs:
             gone.close()
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Leaving:
     """The pipes of a worker that is gone, as long as there may be something in them."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-
-from rrdispatch.records import record
 
 NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number for "none"
 RESERVE = 0.05  # of the limit, for everything else
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Memory:
     """One cgroup's limit and use, in bytes."""
 

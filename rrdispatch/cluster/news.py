@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import singledispatch
 from typing import Any
 
@@ -20,45 +21,44 @@ from rrdispatch.cluster.view import (
     View,
     Worker,
 )
-from rrdispatch.records import record
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Ready:
     """A worker said READY=1."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """A worker's runner has imported the app, and calls it."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Recycle:
     """A worker asked for its successor."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Outgrown:
     """A worker takes more than max_memory_restart."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Leaves:
     """A worker said that it drains by its own decision."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Erred:
     """A worker said why it is about to exit."""
 
@@ -66,7 +66,7 @@ class Erred:
     error: dict[str, Any]
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Hung:
     """A worker took nothing, or was silent, for heartbeat_timeout."""
 
@@ -74,21 +74,21 @@ class Hung:
     why: str = "it took no connection"
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Drained:
     """Nothing waits in a worker's queue any more."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Quiet:
     """A program that is given nothing any more has no connection at work."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Exited:
     """A worker's process is gone and reaped."""
 
@@ -97,40 +97,40 @@ class Exited:
     short: bool = False  # it never began: the machine had nothing to start it with
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Removed:
     """The dispatcher has forgotten a dead worker."""
 
     worker: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ListenersClosed:
     """Every backlog is empty and every listener closed."""
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ReloadAsked:
     token: int
     options: ReloadOptions
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ScaleAsked:
     wanted: int
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class StopAsked:
     failure: Failure | None = None
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class KillAsked:
     pass
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Slept:
     """For so many seconds this process did not run: frozen, stopped, or without a core."""
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from rrdispatch.cluster import report
 from rrdispatch.cluster.events import Events
 from rrdispatch.cluster.view import Finish, Start, View
 from rrdispatch.errors import Error, ReloadError, StartError
-from rrdispatch.records import record
 
 MOST_REMAINS = 64
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ReloadResult:
     """A reload that went well; ``notes`` say what was done otherwise than asked."""
 
@@ -25,7 +25,7 @@ class ReloadResult:
     notes: tuple[str, ...] = ()
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Asked:
     """A reload that somebody waits for."""
 

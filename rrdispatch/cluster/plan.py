@@ -7,7 +7,7 @@ actions matters: whatever gives capacity comes before whatever takes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from rrdispatch.cluster.actions import (
     Action,
@@ -26,13 +26,12 @@ from rrdispatch.cluster.actions import (
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Failure, Finish, Reload, Start, Stop, View, Worker
 from rrdispatch.cluster.wishes import Wish, closed_by, was_silent, wish_for
-from rrdispatch.records import record
 
 GATHERING = 2.0  # seconds that the first ready worker waits for the others
 EMPTYING = 0.8  # the part of drain_timeout that the dispatcher has to empty a queue
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Plan:
     """What to do now, and when to look again at the latest."""
 

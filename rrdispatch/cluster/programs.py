@@ -15,6 +15,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -38,7 +39,6 @@ from rrdispatch.net.listeners import (
     network,
     sockaddr,
 )
-from rrdispatch.records import record
 
 KEY_SIZE = 16
 BACKLOG = 4096
@@ -47,7 +47,7 @@ PATIENCE = {"RRDISPATCH_SHIM_TIMEOUT_MS": "30000"}
 NAME = "\0rrdispatch.1/{worker:08x}/{random}/{address}"  # csrc/shim_protocol.h
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class AskedBy:
     """Whom it works for."""
 
@@ -58,7 +58,7 @@ class AskedBy:
     remember: Callable[[], None]  # for an heir
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Opened:
     """What programs listen on. The lists are the owner's, and grow."""
 

@@ -12,9 +12,8 @@ import socket
 import struct
 import time
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-from rrdispatch.records import record
 
 IDLE_AFTER = 3.0  # seconds without a byte
 HURRY = 0.75  # the part of the time after which a pause is enough, and how long that has to be
@@ -33,7 +32,7 @@ DIAG_QUEUES, DIAG_INODE = 56, 68
 DIAG_INFO, LAST_SENT, LAST_RECEIVED, SEGMENTS_IN, SEGMENTS_OUT = 2, 44, 52, 152, 156
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Connection:
     """One of a program's, at one moment."""
 

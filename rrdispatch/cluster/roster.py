@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rrdispatch._core.layout import BATCH_MAX, ControlKind, WorkerTag
@@ -17,12 +18,11 @@ from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.lifecycle import State
 from rrdispatch.cluster.link import Answered
 from rrdispatch.dispatch.process import ControlMessage
-from rrdispatch.records import record
 
 AGAIN = 0.01  # for a dispatcher that has not yet seen that a worker is dead
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What a dispatcher counted for one worker; another dispatcher begins anew."""
 
@@ -30,7 +30,7 @@ class Figures:
     moved_away: int = 0
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Account:
     """The last account of a dead worker: what was sent, what it took, what was given to others."""
 
@@ -39,7 +39,7 @@ class Account:
     received: int = 0
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Known:
     """What the dispatcher should know of one worker."""
 

@@ -14,7 +14,7 @@ import random
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.launch import Launch
 from rrdispatch.cluster.program import preload
 from rrdispatch.net.channels import Channel
-from rrdispatch.records import record
 
 SHORTAGE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 
@@ -43,7 +42,7 @@ class Numbers:
         self.scoreboard, self.notify, self.lifeline, self.channel = range(first, first + 4)
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Shim:
     """What makes an unmodified program take from our channels."""
 
@@ -51,7 +50,7 @@ class Shim:
     told: Mapping[str, str]  # its environment
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Post:
     """Where a worker is to stand."""
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch.cluster.lifecycle import ALIVE, LIVE, State, Trigger, Wanted, step
-from rrdispatch.records import record
 
 MAX_DELAY = 30.0
 # Why a reload is given up for which nobody is to blame.
@@ -15,7 +14,7 @@ ANOTHER, STOPPING = "another reload was asked for", "the service is stopping"
 MOST_ENDS, MOST_REASON = 8, 200  # remembered of each slot, for people
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Rules:
     """The settings that the plan goes by; times in seconds."""
 
@@ -54,7 +53,7 @@ class Rules:
         return (not self.listen or self.share_listener) and not self.word_wanted
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class ReloadOptions:
     """How a reload goes on."""
 
@@ -64,7 +63,7 @@ class ReloadOptions:
     probation: float = 3.0
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Why an operation failed; ``worker`` is 0 when no worker is to blame."""
 
@@ -74,7 +73,7 @@ class Failure:
     silent: bool = False  # it was killed for not being ready in time
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Worker:
     """One process of the app, as the plan sees it."""
 
@@ -112,7 +111,7 @@ class Worker:
         return self.state in ALIVE
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Slot:
     """A stable place; what its workers did."""
 
@@ -170,14 +169,14 @@ class Slot:
         return self.errored or self.ended
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Start:
     """The first boot: one worker alone, then the others; the turn begins with all of them."""
 
     opened_at: float | None = None  # when the first worker said READY
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Reload:
     """A new generation on trial."""
 
@@ -189,7 +188,7 @@ class Reload:
     touched: bool = False  # an old worker was let go before the end: no full way back
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Stop:
     """The final stop. ``since`` is when it was asked for."""
 
@@ -203,7 +202,7 @@ class Stop:
 Operation = Start | Reload | Stop
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Finish:
     """An operation is over; its asker gets the result."""
 
@@ -213,7 +212,7 @@ class Finish:
     degraded: bool = False
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class View:
     """All of it."""
 

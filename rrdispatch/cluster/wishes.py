@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from rrdispatch.cluster.lifecycle import State, Wanted
 from rrdispatch.cluster.view import Reload, Slot, Start, Stop, View, Worker
-from rrdispatch.records import record
 
 SHORTAGE_DELAY = 1.0  # the longest between two spawns that fail for want of something
 CLOSING = 0.7  # the part of drain_timeout after which nobody waits for the listeners any more
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Wish:
     """``of`` a worker: what it should be; ``spawns``: (slot, generation, not before)."""
 
@@ -27,7 +26,7 @@ class Wish:
         self.workers.update((worker.id, wanted) for worker in workers)
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Crew:
     """One slot's live workers of one generation."""
 

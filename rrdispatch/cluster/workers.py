@@ -12,7 +12,7 @@ import resource
 import select
 import socket
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,6 @@ from rrdispatch.cluster.oom import OomKills
 from rrdispatch.cluster.roster import Account
 from rrdispatch.cluster.spawn import SHORTAGE, Post, spawn
 from rrdispatch.errors import Error
-from rrdispatch.records import record
 
 NOTIFY_SIZE = 65536
 AT_ONCE = 64  # datagrams of one worker before the others have their turn
@@ -34,7 +33,7 @@ MOST_CAPACITY = 1 << 31
 REAPED_WITHIN = 0.05  # by whoever adopts orphans
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class SlotTotals:
     """What the workers of a slot did that are gone."""
 
@@ -42,7 +41,7 @@ class SlotTotals:
     requests: int = 0
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Limits:
     """RLIMIT_NOFILE as we found it, for the workers; our own is raised while we serve."""
 
@@ -58,7 +57,7 @@ class Limits:
         resource.setrlimit(resource.RLIMIT_NOFILE, self.original)
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Ears:
     """Who hears of what happens to workers."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -32,13 +33,12 @@ from rrdispatch.cluster.view import Stop, View
 from rrdispatch.cluster.workers import Ears, Limits, SlotTotals, Workers
 from rrdispatch.errors import Error
 from rrdispatch.net.listeners import ListeningSocket
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 TICK = 0.0005  # so much after a deadline the plan looks: it is over then
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Owner:
     """Who the world belongs to."""
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import dataclass
 
 from rrdispatch.control import definitions, statedir
 from rrdispatch.control.definitions import RUN, STOP, Definition
 from rrdispatch.control.statedir import Place
 from rrdispatch.errors import ControlError, Error
-from rrdispatch.records import record
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class App:
     """``definition`` is None for ``rrdispatch run --heir``: of that nothing is saved."""
 

@@ -13,13 +13,12 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rrdispatch.control import kept, statedir
 from rrdispatch.errors import ConfigError, ControlError
-from rrdispatch.records import record
 
 FORMAT = 1
 FILE, IDS = "app.json", ".ids"
@@ -28,7 +27,7 @@ WAIT = 5.0  # for others who give out an id
 RUN, STOP = "run", "stop"
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Definition:
     """One app: what was typed, from where, and what became of it."""
 

@@ -17,7 +17,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rrdispatch import _core, cpus
@@ -25,7 +25,6 @@ from rrdispatch.cluster import memory
 from rrdispatch.cluster.handle import PIDFD_GET_INFO, PIDFD_INFO, PIDFD_INFO_EXIT
 from rrdispatch.control import statedir
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 from rrdispatch.settings import DEFAULTS
 
 OK, WORSE, FAILS = "ok", "worse", "fails"
@@ -36,7 +35,7 @@ SPACE = 64 << 20  # bytes that a start should find free
 EXTRA = re.compile(r"([A-Za-z0-9._-]+)[^;]*;.*extra == [\"']([a-z]+)[\"']")
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Finding:
     """``state``: ok; worse: something is slower or missing; fails: apps cannot run."""
 
@@ -51,7 +50,7 @@ class Finding:
         return asdict(self)
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Machine:
     """Where it is looked; a tree of files can stand for a machine."""
 

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rrdispatch.cluster.logformat import ERR, OUT, Line
@@ -14,13 +15,12 @@ from rrdispatch.control import statedir
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.logread import LogRef
 from rrdispatch.errors import ConfigError, ControlError, Error
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 STREAMS = (OUT, ERR)
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class AppLogs:
     """One app's, or those of some of its slots."""
 

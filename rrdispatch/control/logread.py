@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from rrdispatch.cluster.logformat import Line, parse
 from rrdispatch.cluster.logplan import rotated
-from rrdispatch.records import record
 
 BLOCK = 64 * 1024
 AT_ONCE = 16  # blocks of one file before the others have their turn
@@ -20,7 +20,7 @@ ATTEMPTS = 50
 Wanted = Callable[[Line], bool]
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class LogRef:
     """One file, and what its name says of every line in it."""
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import rrdispatch
 from rrdispatch import _core
 from rrdispatch._core.layout import SpawnRequest
 from rrdispatch.errors import ConfigError, StartError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings, from_values
 
 CONTROL = 3
@@ -26,7 +26,7 @@ _RUN = (
 )
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class PrimaryProcess:
     """Its process and our end of its control socket; the socket's owner closes it."""
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch import errors
 from rrdispatch.errors import ControlError, Error, ProtocolError
-from rrdispatch.records import record
 
 MOST_REQUEST = 64 * 1024
 MOST_ANSWER = 4 << 20
@@ -40,7 +39,7 @@ class BadRequestError(ProtocolError):
         self.code = code
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Request:
     """A call; without ``id`` a notification."""
 

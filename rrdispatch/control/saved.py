@@ -5,19 +5,19 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rrdispatch.control import definitions, kept, statedir
 from rrdispatch.control.definitions import Definition
 from rrdispatch.errors import ControlError
-from rrdispatch.records import record
 
 FORMAT = 1
 FILE = "saved.json"
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Saved:
     """``spoilt`` says so if the last one could not be read and this is the one before."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from rrdispatch.control import definitions, statedir
 from rrdispatch.control.definitions import RUN, Definition
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Target:
     """One app, or one worker of it."""
 

@@ -14,11 +14,11 @@ import socket
 import stat
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rrdispatch.errors import ConfigError, ControlError
-from rrdispatch.records import record
 
 if TYPE_CHECKING:
     from rrdispatch.net.listeners import ListeningSocket
@@ -50,7 +50,7 @@ def home(environ: Mapping[str, str] = os.environ, uid: int | None = None) -> Pat
     return Path(base) / "rrdispatch"
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Place:
     """An app's own: while ``lock`` is open, by whomever, nobody else takes the name."""
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,6 @@ from rrdispatch.errors import ConfigError, MissingExtraError
 from rrdispatch.net.addresses import InetAddress, parse
 from rrdispatch.net.entrance import Entrance
 from rrdispatch.net.listeners import ListeningSocket, address_of, bind, describe
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 BACKLOG = 64
@@ -50,7 +50,7 @@ def address(listener: socket.socket) -> str:
     return str(address_of(describe(listener)))
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Of one request."""
 

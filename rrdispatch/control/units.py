@@ -10,13 +10,13 @@ import math
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from rrdispatch import cpus
 from rrdispatch.control import statedir
 from rrdispatch.control.definitions import Definition
 from rrdispatch.errors import ConfigError, ControlError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings, from_values
 
 MARK = "# Made by `rrdispatch startup`"
@@ -25,7 +25,7 @@ SYSTEM = Path("/etc/systemd/system")
 LINGER = Path("/var/lib/systemd/linger")
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Manager:
     """The systemd that is to start the apps: the machine's, or a user's own."""
 

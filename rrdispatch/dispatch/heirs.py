@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import NoReturn
 
 from rrdispatch._core.layout import (
@@ -30,7 +31,6 @@ from rrdispatch.dispatch.accepting import SECOND
 from rrdispatch.dispatch.estate import Estate
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.talk import Talk
-from rrdispatch.records import record
 
 LINK = 3
 TIMEOUT_MOST = 24 * 3600 * SECOND
@@ -40,7 +40,7 @@ TIMEOUT_MOST = 24 * 3600 * SECOND
 CALL_PAUSE = SECOND
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Command:
     """What starts an heir."""
 

@@ -13,9 +13,9 @@ import socket
 import struct
 import termios
 from collections import deque
+from dataclasses import dataclass
 
 from rrdispatch._core.layout import MESSAGE, MESSAGE_SIZE, PEER_SIZE, PROTOCOL, Kind
-from rrdispatch.records import record
 
 MS = 1_000_000
 
@@ -30,7 +30,7 @@ _DESCRIPTOR = array.array("i", [0])
 _ONE_RIGHT = [(int(socket.SOL_SOCKET), int(socket.SCM_RIGHTS), _DESCRIPTOR)]
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Hand:
     """Connections that have no place yet; whoever holds it owns the fds."""
 

@@ -14,6 +14,7 @@ import errno
 import os
 import select
 import socket
+from dataclasses import dataclass
 from typing import NoReturn
 
 from rrdispatch._core import pure_ledger
@@ -23,7 +24,6 @@ from rrdispatch.dispatch.lanes import MS, Hand
 from rrdispatch.dispatch.poller import Poller
 from rrdispatch.dispatch.sending import Sender
 from rrdispatch.dispatch.slots import Worker
-from rrdispatch.records import record
 
 ANSWER_NS = 20 * MS
 HELPERS_MAX = 64
@@ -101,7 +101,7 @@ def _room_for_fds(fd: int) -> bool:
 # ---- the dispatcher's side ----------------------------------------------------------------------
 
 
-@record(slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Helper:
     """One helper; ``asked_ns`` is 0 while it has nothing to answer."""
 

@@ -7,19 +7,18 @@ know where a connection came from.
 from __future__ import annotations
 
 import os
-from dataclasses import field
+from dataclasses import dataclass, field
 from itertools import chain
 
 from rrdispatch._core.layout import FLAG_MOVED, Policy, State
 from rrdispatch.dispatch.lanes import MS, Hand
 from rrdispatch.dispatch.peers import Letter, peer_of
 from rrdispatch.dispatch.slots import SENT, Slots, Worker
-from rrdispatch.records import record
 
 _close = os.close
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Totals:
     """What PING tells."""
 
@@ -32,7 +31,7 @@ class Totals:
     rounds: int = 0
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Sender:
     """Gives connections to workers; ``held`` are those for whom nobody has room, and ``aside``, by
     listener, those that only some have a channel for: they don't keep the others waiting.

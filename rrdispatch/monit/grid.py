@@ -6,6 +6,7 @@ The chosen line is known by its key: it stays chosen when others come and go abo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.segment import Segment
 from rich.style import Style
@@ -15,13 +16,12 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from rrdispatch.cli.table import Column, cut, fit
-from rrdispatch.records import record
 
 GAP = 2
 MOST_BAR = 60
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """``bar``: what is drawn in the room that is left over, as a function of that room."""
 

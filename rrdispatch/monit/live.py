@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch.control import rows, selectors, statedir
@@ -20,13 +20,12 @@ from rrdispatch.control.rows import ANSWER
 from rrdispatch.errors import ConfigError, ControlError, Error
 from rrdispatch.monit.commands import Command
 from rrdispatch.monit.tail import Tail
-from rrdispatch.records import record
 
 WINDOW = 60.0  # seconds over which the split between workers is taken
 KEPT = 240  # rates
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Seen:
     """An app at this moment; ``row`` is that of ``list --json``."""
 
@@ -106,7 +105,7 @@ class Live:
         return list(found.values())
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Counts:
     """Connections that each worker had taken at a time."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from rrdispatch.checks import MOST_WORKERS
-from rrdispatch.records import record
 
 RELOAD = (
     "Reload {}: new code in every worker, one after another.\n"
@@ -21,7 +21,7 @@ STOP = "Stop {}: its workers finish what they have. It stays in the list."
 SCALE = "Scale {} from {} to {}."
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Question:
     """``words`` after ``rrdispatch``; none: there is nothing to run. ``scales``: +, - change it."""
 

@@ -6,9 +6,9 @@ Pure text: nothing here opens a socket or asks a resolver.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 
 FORMS = "HOST:PORT, [IPV6]:PORT, :PORT, PORT, unix:PATH, fd://N"
 LOOPBACK = "127.0.0.1"
@@ -19,7 +19,7 @@ _DIGITS = re.compile(r"[0-9]{1,10}\Z")
 _SCHEME = re.compile(r"\w+://")
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class InetAddress:
     """A TCP address; an empty host is every IPv4 address, port 0 any free one."""
 
@@ -31,7 +31,7 @@ class InetAddress:
         return f"{host}:{self.port}"
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class UnixAddress:
     """A unix socket's path."""
 
@@ -41,7 +41,7 @@ class UnixAddress:
         return f"unix:{self.path}"
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class InheritedAddress:
     """A listening socket that the caller's caller opened (systemd, a test)."""
 

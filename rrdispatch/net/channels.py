@@ -6,12 +6,12 @@ Owns its two ends. Whoever holds a duplicate of the receiving end keeps what is 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 from rrdispatch import _core
-from rrdispatch.records import record
 
 
-@record(slots=True)
+@dataclass(slots=True)
 class Channel:
     """Both ends of one channel; -1 after close."""
 

@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,6 @@ from rrdispatch.node import wire
 from rrdispatch.node.doors import Doors, SharedDoors
 from rrdispatch.node.nologs import NoLogs
 from rrdispatch.node.pipe import Pipe
-from rrdispatch.records import record
 from rrdispatch.settings import Settings
 
 ENDED = re.compile(r"exit code (\d+)|killed by (\w+)")
@@ -47,7 +46,7 @@ PIPE = 30  # the number of its end of the messages in a worker: beyond those of 
 Tell = Callable[..., None]
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """One worker to start."""
 
@@ -59,7 +58,7 @@ class Wanted:
     stdio: Sequence[int]
 
 
-@record(slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Known:
     """A worker of ours, until its queue has gone to others."""
 

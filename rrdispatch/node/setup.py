@@ -6,12 +6,12 @@ import dataclasses
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rrdispatch.checks import names_app
 from rrdispatch.errors import ConfigError
-from rrdispatch.records import record
 from rrdispatch.settings import Settings as AppSettings
 from rrdispatch.settings import from_values
 
@@ -19,7 +19,7 @@ BOOT = str(Path(__file__).with_name("boot.py"))
 WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 
 
-@record(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Settings:
     """``cluster.settings``. ``exec``: a script, ``-m MODULE``, or an app MODULE:ATTRIBUTE."""
 

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from rrdispatch.records import record
 
-
-@record(frozen=True)
+@dataclass(frozen=True)
 class Options:
     """Names and meanings are those of the settings."""
 

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import waitress.channel
@@ -20,7 +20,6 @@ from waitress.channel import HTTPChannel
 from waitress.server import BaseWSGIServer
 from waitress.task import ErrorTask, WSGITask
 
-from rrdispatch.records import record
 from rrdispatch.worker.connection import Connection
 from rrdispatch.worker.counts import Counts
 from rrdispatch.worker.listener import LONGEST_PAUSE, NO_ROOM, SHORTEST_PAUSE, Listener
@@ -47,7 +46,7 @@ class _Monotonic:
 waitress.channel.time = waitress.server.time = _Monotonic  # type: ignore[attr-defined, unused-ignore]
 
 
-@record
+@dataclass
 class Shared:
     """What all servers, channels and tasks of a worker share."""
 
@@ -96,7 +95,7 @@ class Shared:
             self.wake()
 
 
-@record
+@dataclass
 class Work:
     """A request while a thread works on it."""
 

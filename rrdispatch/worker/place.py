@@ -9,11 +9,10 @@ import json
 import os
 import socket
 from collections.abc import Mapping, MutableMapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rrdispatch.errors import ProtocolError
-from rrdispatch.records import record
 
 PROTOCOL = "1"
 FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_UNIX}
@@ -23,7 +22,7 @@ FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6, "unix": socket.AF_
 _OWN = ("LISTENERS", "SCOREBOARD", "NOTIFY", "LIFELINE", "APP", "PROTOCOL")
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Bound:
     """One bound address: the channel that brings its connections."""
 
@@ -38,7 +37,7 @@ class Bound:
         return f"[{host}]:{port}" if self.family == socket.AF_INET6 else f"{host}:{port}"
 
 
-@record(frozen=True)
+@dataclass(frozen=True)
 class Place:
     """Everything a worker knows about itself."""
 

@@ -19,7 +19,7 @@ ALLOWED = {
     "rrdispatch.cli.table", "rrdispatch.control",
     "rrdispatch.control.ask", "rrdispatch.control.definitions", "rrdispatch.control.kept",
     "rrdispatch.control.protocol", "rrdispatch.control.rows", "rrdispatch.control.selectors",
-    "rrdispatch.control.statedir", "rrdispatch.errors", "rrdispatch.options", "rrdispatch.records",
+    "rrdispatch.control.statedir", "rrdispatch.errors", "rrdispatch.options",
 }  # fmt: skip
 
 
