@@ -43,7 +43,7 @@ FILTER = (
 
 
 class Reset(NamedTuple):
-    """stres as ``127.0.0.1:8000``."""
+    """Addresses as ``127.0.0.1:8000``."""
 
     source: str
     to: str
