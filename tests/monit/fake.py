@@ -152,8 +152,10 @@ class View:
 
 @asynccontextmanager
 async def view(source: Any, size: tuple[int, int] = (80, 24)) -> AsyncIterator[View]:
-    """Open."""
-    monit = Monit(source, 0.2)
+    """Open. A fake is seldom looked at unasked: the pilot waits after each key until nothing is
+    drawn any more, up to a second on a busy machine that always draws.
+    """
+    monit = Monit(source, 0.5 if isinstance(source, Fake) else 0.2)
     async with monit.run_test(size=size) as pilot:
         await pilot.pause()
         yield View(monit, pilot)

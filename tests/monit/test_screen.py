@@ -23,7 +23,7 @@ def test_no_line_is_longer_than_the_screen() -> None:
     async def play(seen: View) -> None:
         for size in [*SIZES, SIZES[0]]:
             await seen.pilot.resize_terminal(*size)
-            for key in ("tab", "l", "l", "h", "escape", "r", "n"):
+            for key in ("tab", "l", "h", "escape", "r", "n"):
                 lines = (await seen.press(key)).split("\n")
                 assert len(lines) == size[1]
                 assert max(map(len, lines)) <= size[0]
