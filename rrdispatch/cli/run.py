@@ -6,6 +6,7 @@ supervisor. It must not know how anything is supervised.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -105,11 +106,12 @@ def serve(settings: Settings) -> int:
     output.unblock()
     heirs.check(settings)
     count = cpus.count(settings.instances, cpus.detect(), settings.sources.get("instances", ""))
+    talk = Talk(settings, count)
     for name, near in misspelt(os.environ).items():
-        warn(f"{name} in the environment is no setting", f"did you mean {near}?")
+        talk.warn(f"{name} in the environment is no setting", f"did you mean {near}?")
     for message, hint in warnings(settings, os.getpid()):
-        warn(message, hint)
-    on_event = both(Talk(settings, count).event, Announcer().event)
+        talk.warn(message, hint)
+    on_event = both(talk.event, Announcer().event)
     if settings.heir:
         return heirs.run_first(settings, on_event)
     listener = status.listen(settings)
@@ -118,7 +120,7 @@ def serve(settings: Settings) -> int:
 
 @dataclass
 class Talk:
-    """What the supervisor tells, in lines on stderr."""
+    """What the supervisor tells, in lines on stderr: as JSON where the workers' lines are."""
 
     settings: Settings
     count: cpus.Count
@@ -129,19 +131,38 @@ class Talk:
         if kind == "listening":
             self._listening(event.get("listeners", ()))
         elif kind == "ready":
-            say(f"{self.settings.name}: ready after {time.monotonic() - self.began:.1f} s")
+            self._say("ready", f"ready after {time.monotonic() - self.began:.1f} s")
         elif kind in ("warning", "unseen"):
-            warn(str(event.get("message", "")), str(event.get("hint") or ""))
+            self.warn(str(event.get("message", "")), str(event.get("hint") or ""))
         elif event.get("message"):
-            if trace := str(event.get("traceback") or "").rstrip():
+            trace = str(event.get("traceback") or "").rstrip()
+            if trace and self.settings.log_type != "json":
                 say(trace)
-            say(f"{self.settings.name}: {event['message']}")
+            self._say(str(kind), str(event["message"]), slot=event.get("slot"), traceback=trace)
+
+    def warn(self, message: str, hint: str = "") -> None:
+        if self.settings.log_type == "json":
+            self._say("warning", message, hint=hint)
+        else:
+            warn(message, hint)
+
+    def _say(self, event: str, message: str, slot: object = None, **more: str) -> None:
+        if self.settings.log_type != "json":
+            say(f"{self.settings.name}: {message}")
+            return
+        from rrdispatch.cluster.logformat import iso
+
+        told: dict[str, Any] = {}
+        if self.settings.log_time:
+            told["timestamp"] = iso(time.time_ns() // 1_000_000)
+        told |= {"app_name": self.settings.name, "slot": slot, "type": "event", "event": event}
+        say(json.dumps({**told, "message": message, **{k: v for k, v in more.items() if v}}))
 
     def _listening(self, listeners: Sequence[Mapping[str, Any]]) -> None:
-        say(f"{self.settings.name}: {self.settings.target}, rrdispatch {__version__}")
+        self._say("listening", f"{self.settings.target}, rrdispatch {__version__}")
         for listener in listeners:
-            say(f"{self.settings.name}: listening on {shown(listener, self._scheme())}")
-        say(f"{self.settings.name}: {self.count}")
+            self._say("listening", f"listening on {shown(listener, self._scheme())}")
+        self._say("listening", str(self.count))
 
     def _scheme(self) -> str:
         """Of the addresses; nothing for an app that is said to speak something of its own."""

@@ -204,7 +204,7 @@ class Service(Server):
         super().__init__(command, cwd=cwd, env=env)
         try:
             self.addresses = [self._listening(address) for address in bind]
-            self.output.wait(r": ready after", START_TIMEOUT)
+            self.output.wait(r"(: |\")ready after", START_TIMEOUT)
         except BaseException:
             self.close()
             raise

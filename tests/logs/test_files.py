@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -15,8 +16,26 @@ import pytest
 from tests.faults.kit import skip
 from tests.faults.test_output import small_disk
 from tests.harness import processes
-from tests.harness.servers import Service, wait_until
+from tests.harness.servers import ROOT, Service, wait_until
 from tests.logs.kit import APPS, ask, content, files, logger_of, numbers
+
+WEB = """
+import os
+
+async def app(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/dies":
+        os._exit(7)
+    if scope["type"] != "http" or scope["path"] == "/fails":
+        1 / 0
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b""})
+"""
+
+
+def get(address: str, path: str) -> None:
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("GET", path, headers={"Connection": "close"})
+    connection.getresponse().read()
 
 
 def talker(log: Path, *options: str, workers: int = 1) -> Service:
@@ -64,6 +83,33 @@ def test_only_stderr_in_a_file_and_json_on_stdout(tmp_path: Path) -> None:
         told = json.loads(log.read_text())
         assert told.pop("timestamp")
         assert told == {"app_name": "talker", "slot": 0, "type": "err", "message": "to stderr z"}
+
+
+def test_every_line_is_json_with_the_keys_of_the_page(tmp_path: Path) -> None:
+    """Access log, tracebacks, the end of a worker, and what the primary says."""
+    (tmp_path / "web.py").write_text(WEB)
+    log = tmp_path / "web.log"
+    options = ("-i", "1", "--log-type", "json", "--log", str(log))
+    with Service("web:app", *options, cwd=tmp_path) as service:
+        for path in ("/fine", "/fails", "/dies"):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                get(service.address, path)
+        wait_until(lambda: b"ended: exit code 7" in content(log), 30.0)
+        service.output.wait("exit code 7", 30.0)
+        service.stop()
+        events = [json.loads(line) for line in service.output.text("stderr").splitlines()]
+        assert service.output.text("stdout") == ""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    page = (ROOT / "docs" / "logs.md").read_text()
+    for told in lines + events:
+        assert told.keys() >= {"app_name", "slot", "type", "message"}
+        assert all(f"`{key}`" in page for key in told)
+    assert {told["type"] for told in lines} == {"out", "err"}
+    assert {told["type"] for told in events} == {"event"}
+    assert {"listening", "ready", "stopping"} <= {told["event"] for told in events}
+    said = "\n".join(told["message"] for told in lines)
+    assert all(word in said for word in ('"GET /fine HTTP/1.1" 200', "ZeroDivisionError: "))
+    assert all("timestamp" in told for told in lines)
 
 
 def test_a_very_long_line_is_written_in_pieces(tmp_path: Path) -> None:
