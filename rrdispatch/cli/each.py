@@ -5,6 +5,7 @@ fails stops no other.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 import click
@@ -110,7 +111,7 @@ def one(target: Target, action: Callable[[Target], str]) -> int:
     try:
         click.echo(f"{target.shown}: {action(target)}")
     except Error as error:
-        if target.name not in error.message:
+        if not re.search(rf"(?<![\w-]){re.escape(target.name)}(?![\w-])", error.message):
             error.message = f"{target.shown}: {error.message}"
         tell(error)
         return error.exit_code

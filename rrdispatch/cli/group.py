@@ -99,7 +99,7 @@ class Commands(click.Group):
     no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, "-V", "--version", message="rrdispatch %(version)s")
+@click.version_option(__version__, "-V", "-v", "--version", message="rrdispatch %(version)s")
 def group() -> None:
     """Serve a Python app on every core: each new connection goes to the next worker in turn."""
 

@@ -89,18 +89,25 @@ def cells(row: Mapping[str, Any]) -> dict[str, str]:
 def worker_cells(row: Mapping[str, Any], worker: Mapping[str, Any]) -> dict[str, str]:
     """One worker of an app."""
     return {
+        **worker_figures(worker),
         "id": "",
         "name": f"{row['name']}:{worker['slot']}",
         "namespace": "",
         "mode": "worker",
+        "status": worker["state"],
+        "serving": "",
+        "connections_per_second": "",
+    }
+
+
+def worker_figures(worker: Mapping[str, Any]) -> dict[str, str]:
+    """What `list --workers` and `show` tell of a worker, as it is shown."""
+    return {
         "pid": str(worker["pid"]),
         "uptime": shown_time(worker["uptime"]),
         "restarts": str(worker["restarts"]),
-        "status": worker["state"],
-        "serving": "",
         "cpu": f"{worker['cpu']:.0f}%",
         "memory": shown_bytes(worker["memory"]),
         "connections": str(worker["inflight"]),
-        "connections_per_second": "",
         "pending": str(worker["pending"]),
     }

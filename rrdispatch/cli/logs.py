@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from heapq import merge
+from typing import Any
 
 import click
 
@@ -40,31 +41,41 @@ COLOURS = {OUT: "\x1b[32m", ERR: "\x1b[31m", None: "\x1b[36m"}
 @click.option("--since", metavar="TIME", help="Not older than 10m, 2h, or 2026-11-26T05:00 (UTC).")
 @click.option("-f", "--follow/--no-follow", default=True, help="Go on with what comes.")
 @click.option("--nostream", is_flag=True, hidden=True)
-def command(
-    selectors: Sequence[str],
-    lines: int | None,
-    only: str | None,
-    as_json: bool,
-    raw: bool,
-    times: bool,
-    grep: str | None,
-    since: str | None,
-    follow: bool,
-    nostream: bool,
-) -> None:
+def command(selectors: Sequence[str], **typed: Any) -> None:
     """Show what the workers of apps printed; of all apps if none is named."""
+    asked = Asked(**typed)
     apps = named(selectors)
-    begin = began(since) if since is not None else ""
-    count = lines if lines is not None else (None if begin else 15)
-    wanted = Filter(only, pattern(grep), {app.plan.name: app.slots for app in apps}, begin)
-    show = Show(as_json, raw, times, sys.stdout.isatty())
-    tail = Tail(apps, wanted, show.line, count, begin)
+    begin = began(asked.since) if asked.since is not None else ""
+    slots = {app.plan.name: app.slots for app in apps}
+    wanted = Filter(asked.only, pattern(asked.grep), slots, begin)
+    show = Show(asked.as_json, asked.raw, asked.times, sys.stdout.isatty())
+    tail = Tail(apps, wanted, show.line, asked.count, begin)
     tail.first()
-    if not follow or nostream:
+    if not asked.follow or asked.nostream:
         return
     if sys.stderr.isatty():
         say(f"following {', '.join(app.plan.name for app in apps)}; Ctrl-C ends")
     tail.follow()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options."""
+
+    lines: int | None
+    only: str | None
+    as_json: bool
+    raw: bool
+    times: bool
+    grep: str | None
+    since: str | None
+    follow: bool
+    nostream: bool
+
+    @property
+    def count(self) -> int | None:
+        """Of lines that are shown first; None: all since a time."""
+        return self.lines if self.lines is not None or self.since is not None else 15
 
 
 def named(texts: Sequence[str]) -> list[AppLogs]:
@@ -86,7 +97,7 @@ def named(texts: Sequence[str]) -> list[AppLogs]:
 def _chosen(texts: Sequence[str]) -> Iterator[tuple[Definition, frozenset[int] | None]]:
     apps: dict[str, Definition] = {}
     slots: dict[str, set[int | None]] = {}
-    for target in selectors.resolve(texts, slots=True):
+    for target in selectors.resolve(texts, slots=True, gone=True):
         apps[target.name] = target.definition
         slots.setdefault(target.name, set()).add(target.slot)
     for name, app in apps.items():

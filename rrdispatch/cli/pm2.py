@@ -18,7 +18,7 @@ MILLISECONDS = {
     "restart_delay": "respawn_delay",
 }
 
-SAME = {"-n": "name", "--uid": "user", "--gid": "group"}
+SAME = {"-n": "name", "--uid": "user", "--gid": "group", "--cron": "cron_restart"}
 
 
 def pm2_options(function: F) -> F:

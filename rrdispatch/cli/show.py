@@ -11,6 +11,7 @@ import click
 
 from rrdispatch.cli import table
 from rrdispatch.cli.facts import facts, shares
+from rrdispatch.cli.listing import worker_figures
 from rrdispatch.cli.table import Column, plain, shown_bytes, shown_time
 from rrdispatch.control import selectors as chosen
 
@@ -22,7 +23,7 @@ COLUMNS = (
     Column("restarts", "↺", right=True, drop=2),
     Column("cpu", "cpu", right=True, drop=3),
     Column("memory", "mem", right=True, drop=3),
-    Column("inflight", "conns", right=True, drop=4),
+    Column("connections", "conns", right=True, drop=4),
     Column("share", "share", right=True, drop=5),
     Column("exit", "last exit", drop=6),
 )
@@ -120,14 +121,9 @@ def _cells(
 ) -> dict[str, str]:
     slot = next((each for each in slots if each["slot"] == worker["slot"]), None)
     return {
+        **worker_figures(worker),
         "slot": str(worker["slot"]),
-        "pid": str(worker["pid"]),
         "state": worker["state"],
-        "uptime": shown_time(worker["uptime"]),
-        "restarts": str(worker["restarts"]),
-        "cpu": f"{worker['cpu']:.0f}%",
-        "memory": shown_bytes(worker["memory"]),
-        "inflight": str(worker["inflight"]),
         "share": f"{part.get(worker['slot'], 0.0):.0f}%",
         "exit": str((slot or {}).get("last_exit") or "-"),
     }

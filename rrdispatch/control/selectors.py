@@ -11,6 +11,8 @@ from rrdispatch.control import definitions, statedir
 from rrdispatch.control.definitions import RUN, Definition
 from rrdispatch.errors import ConfigError
 
+ANSWER = 3.0  # seconds, to say which workers there are
+
 
 @dataclass(frozen=True)
 class Target:
@@ -41,10 +43,10 @@ def known() -> list[Definition]:
     return found + others
 
 
-def resolve(texts: Sequence[str], *, slots: bool = False) -> list[Target]:
+def resolve(texts: Sequence[str], *, slots: bool = False, gone: bool = False) -> list[Target]:
     """Each once, in the order they were named; ConfigError if one names nothing.
 
-    ``slots``: the command can do it to one worker.
+    ``slots``: the command can do it to one worker; ``gone``: also to one that is not there now.
     """
     apps = known()
     found: dict[tuple[str, int | None], Target] = {}
@@ -56,7 +58,27 @@ def resolve(texts: Sequence[str], *, slots: bool = False) -> list[Target]:
                     hint=f"name the app: {target.name}",
                 )
             found.setdefault((target.name, target.slot), target)
+    if not gone and any(target.slot is not None for target in found.values()):
+        _check_slots(list(found.values()))
     return list(found.values())
+
+
+def _check_slots(targets: Sequence[Target]) -> None:
+    """Of those that run: of another nobody knows how many it will have."""
+    from rrdispatch.control.ask import ask_all
+
+    named = dict.fromkeys(target.name for target in targets if target.slot is not None)
+    told = ask_all(named, "stats", ANSWER)
+    for target in targets:
+        stats = told.get(target.name)
+        if target.slot is None or not isinstance(stats, dict):
+            continue
+        there = sorted(slot["slot"] for slot in stats.get("slots", ()))
+        if there and target.slot not in there:
+            raise ConfigError(
+                f"{target.shown}: {target.name} has no worker {target.slot}",
+                hint=f"its workers are {target.name}:{there[0]} to {target.name}:{there[-1]}",
+            )
 
 
 def _matches(text: str, apps: Sequence[Definition]) -> list[Target]:

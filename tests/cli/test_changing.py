@@ -129,9 +129,14 @@ def test_restart_of_one_worker(plane: Plane) -> None:
     after = {worker["slot"]: worker["pid"] for worker in plane.row()["workers"]}
     assert after[0] == before[0]
     assert after[1] != before[1]
-    told = plane.type("restart", "web:9")
-    assert told.code == 8
-    assert "no worker serves in slot 9" in told.err
+    pids_before = pids(plane)
+    for words in (("restart", "web", "web:9"), ("show", "web:9"), ("pid", "web:9")):
+        told = plane.type(*words)
+        assert (told.code, told.out) == (2, "")
+        assert told.err == (
+            "error: web:9: web has no worker 9\nhint: its workers are web:0 to web:1\n"
+        )
+    assert pids(plane) == pids_before, "nothing was done"
 
 
 def test_scale(plane: Plane) -> None:

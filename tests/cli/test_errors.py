@@ -91,7 +91,7 @@ def test_a_defect_is_not_hidden() -> None:
         (["run", "a:b", "c:d"], "a:b is an app, which takes no arguments: c:d", "a program"),
         (["run", "sh", "-b", ":8"], "--bind: sh listens by itself, where it likes", "--listen"),
         (["run", "a:b", "-i"], "option '-i' requires an argument", "try 'rrdispatch"),
-        (["run"], "TARGET is missing: there is nothing to run", "rrdispatch run app:app"),
+        (["run"], "TARGET is missing: there is nothing to run", "rrdispatch init app:app"),
         (["run", "a:b", "-i", "abc"], "--instances: 'abc' is not a number of workers", "physical"),
         (["run", "a:b", "-i", ""], "--instances: '' is not a number of workers", "physical"),
         (["run", "a:b", "--env", "A"], "--env: 'A' is not KEY=VALUE", "--env KEY=VALUE"),
