@@ -59,6 +59,19 @@ def test_the_images_command_is_ready_and_at_the_end_is_not() -> None:
         assert service.wait(60.0) == 0
 
 
+def test_the_image_is_made_of_what_is_here_and_needs_no_root() -> None:
+    """It cannot be built in a test."""
+    lines = [line.split() for line in (DEPLOY / "Dockerfile").read_text().splitlines()]
+    last = max(number for number, line in enumerate(lines) if line[:1] == ["FROM"])
+    for line in lines:
+        if line[:1] == ["COPY"] and not line[1].startswith("--from"):
+            assert (ROOT / line[1]).exists(), line
+    assert [line[1] for line in lines[last:] if line[:1] == ["USER"]][-1].isdigit()  # runAsNonRoot
+    extras = re.search(r"/src\[(.*?)\]", (DEPLOY / "Dockerfile").read_text())
+    assert extras
+    assert "metrics" in extras[1].split(","), "--status-bind is to have its /metrics"
+
+
 def test_the_manifest_fits_the_image() -> None:
     yaml = pytest.importorskip("yaml")
     deployment, service = yaml.safe_load_all((DEPLOY / "kubernetes.yaml").read_text())

@@ -72,6 +72,32 @@ def test_django() -> None:
     assert {answer["client"] for answer in answers} == {"127.0.0.1"}
 
 
+def test_chat() -> None:
+    """Each poll is a connection; each client is answered by one worker, and they are shared out."""
+    pytest.importorskip("flask_socketio", reason="pip install flask-socketio")
+    socketio = pytest.importorskip("socketio", reason="pip install 'python-socketio[client]'")
+    requests = pytest.importorskip("requests", reason="pip install 'python-socketio[client]'")
+    from tests.acceptance.test_sticky import From
+
+    def told(number: int) -> set[str]:
+        with requests.Session() as session:
+            session.mount("http://", From(f"127.0.0.{number + 1}"))
+            session.headers["Connection"] = "close"
+            client, heard = socketio.Client(reconnection=False, http_session=session), []
+            client.on("said", heard.append)
+            client.connect(f"http://{service.address}", transports=["polling"], wait_timeout=60)
+            found = {client.call("say", "hello", timeout=60) for _ in range(3)}
+            wait_until(lambda: len(heard) == 3, 60.0, "it hears itself")
+            client.eio.disconnect(abort=True)
+            return found
+
+    options = ("-i", "2", "--policy", "source-hash", "--threads", "32", "--drain-timeout", "1s")
+    with Service("chat:app", *options, cwd=EXAMPLES) as service:
+        workers = [told(number) for number in range(8)]
+    assert all(len(found) == 1 for found in workers)
+    assert len(set.union(*workers)) == 2
+
+
 def test_jobs(tmp_path: Path) -> None:
     """Each is done once; a killed worker's again; at the end the one in hand is finished."""
     for number in range(20):
