@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.plane import Plane, get
 from tests.harness import processes
+from tests.harness.servers import wait_until
 
 pytestmark = pytest.mark.skipif(os.getuid() == 0, reason="root's state is in /var/lib")
 
@@ -60,6 +61,7 @@ def test_one_answer_and_one_app_after_a_logout(login: Login) -> None:
     login.ok("reload", "web", "--probation", "0.1")
     login.ok("scale", "web", "3")
     processes.kill(before["primary_pid"])  # its heir finds everything without that folder, too
+    wait_until(lambda: login.row()["status"] == "online", 60.0)
     assert get(login.row())["pid"] in [worker["pid"] for worker in login.row()["workers"]]
     login.ok("delete", "web")
     assert processes.wait_gone(login.living(), 20.0) == []

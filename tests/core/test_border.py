@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import importlib
 import os
 import resource
 import select
@@ -16,17 +15,8 @@ from typing import Any
 
 import pytest
 
-from rrdispatch import _core
 from rrdispatch._core.layout import FLAG_MOVED, Control, Field, Kind, Message, SpawnRequest
 from tests.harness.gates import need_gate
-
-NAMES = ["pure", "native"] if _core.NATIVE else ["pure"]
-
-
-@pytest.fixture(params=NAMES)
-def core(request: pytest.FixtureRequest) -> Any:
-    """The module, one after the other."""
-    return importlib.import_module(f"rrdispatch._core.{request.param}")
 
 
 @pytest.fixture(autouse=True)

@@ -20,14 +20,8 @@ import pytest
 from rrdispatch import _core
 from rrdispatch._core import layout
 from rrdispatch._core.layout import Control, ControlKind, Field, Kind, Message, SpawnRequest
+from tests.core.conftest import CORES
 from tests.harness.gates import need_gate
-
-CORES = ["pure"] + (["native"] if _core.NATIVE else [])
-
-
-@pytest.fixture(params=CORES)
-def core(request) -> ModuleType:
-    return importlib.import_module(f"rrdispatch._core.{request.param}")
 
 
 def open_fds() -> set[str]:
