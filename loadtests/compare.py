@@ -19,12 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from . import fast
 from .bad_days import BAD_DAYS, BadDay
 from .contenders import CONTENDERS, Contender, chosen
 from .measures import FULL, GOOD_DAY, QUICK, Measuring, Size
 from .report import markdown, summary, write_report
 from .results import Results, machine
-from .running import Running
+from .running import Running, all_files
 
 QUICK_S = 170.0  # what would probably take longer is not begun
 MOST_WORKERS = 64
@@ -171,6 +172,7 @@ def comparison(options: argparse.Namespace, words: list[str], directory: Path) -
     who = present(chosen(options.only, quick), results)
     limit = QUICK_S if options.quick else float("inf")
     results.about |= {"workers": options.workers, "size": _size(options)}
+    results.about["generator"] = "C" if fast.program() else "Python: there is no C compiler"
     return Comparison(
         who, options.workers, rounds, size, days, directory, options.seed, results, limit
     )
@@ -191,6 +193,7 @@ def main(words: list[str] | None = None) -> int:
     if options.list:
         listing()
         return 0
+    all_files()
     old = Results.read(options.against) if options.against else None
     with tempfile.TemporaryDirectory(prefix="rrdispatch-compare-") as directory:
         run = comparison(options, words, Path(directory))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tests.harness.records import Plan, Record, quantile
 
-from . import figures
+from . import fast, figures
 from .generator import SLOW
 from .results import Results
 from .running import Running, Traffic, pause, traffic
@@ -93,20 +93,26 @@ def kept(it: Measuring) -> None:
 def _busy(it: Measuring, test: str, mode: str) -> None:
     before = it.running.usage()
     plan = Plan(it.running.address, mode, concurrency=CLIENTS, timeout=PATIENCE_S)
-    with Traffic(plan) as load:
-        began, busy = time.monotonic(), load.busy()
-        pause(it.size.seconds)
-        took, busy = time.monotonic() - began, load.busy() - busy
-        records = load.stop().records
+    load = fast.run if fast.program() else _interpreted
+    found = load(plan, it.size.seconds)
+    records = found.records
     workers, others = it.running.usage().since(before, it.running.workers)
-    number = sum(each.ok for each in records)
-    answered = number or math.nan
-    it.put(f"{test}: requests", number / took, "/s", "more")
+    answered = sum(each.ok for each in records) or math.nan
+    it.put(f"{test}: requests", found.rate, "/s", "more")
     it.put(f"{test}: CPU", (workers + others) / answered / 1000, "us")
     it.put(f"{test}: CPU in workers", workers / answered / 1000, "us")
     it.put(f"{test}: CPU elsewhere", others / answered / 1000, "us")
-    it.put(f"{test}: generator busy", 100 * busy / took, "%", "")
+    it.put(f"{test}: generator busy", 100 * found.busy, "%", "")
     it.latencies(test, records)
+
+
+def _interpreted(plan: Plan, seconds: float) -> fast.Run:
+    """Where there is no compiler."""
+    with Traffic(plan) as load:
+        began, busy = time.monotonic(), load.busy()
+        pause(seconds)
+        took, busy = time.monotonic() - began, load.busy() - busy
+        return fast.Run(load.stop().records, took, busy / took)
 
 
 def mixed(it: Measuring) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -168,6 +169,12 @@ class Running(Server):
 
     def __exit__(self, *_: object) -> None:
         self.end()
+
+
+def all_files() -> None:
+    """As many descriptors as there may be, for each contender: what it can do is asked."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
