@@ -11,6 +11,7 @@ format of ``loadtests.compare``.
 from __future__ import annotations
 
 import argparse
+import shutil
 import statistics
 import sys
 import tempfile
@@ -79,6 +80,29 @@ def measure(options: argparse.Namespace, floor: Path, taker: Path) -> list[Row]:
                 if number:  # the first round warms up
                     used[key].append(result)
     return table(used)
+
+
+NAMES = {  # as the comparison calls them
+    "accept4 alone": "accept4 alone",
+    "C, one per message": "rrdispatch",
+    "C, batches of 16": "rrdispatch, batches of 16",
+    "Python (rrdispatch)": "rrdispatch, Python dispatcher",
+    "Python (accept, send_fds)": "uvicorn, naive turns",
+}
+
+
+def deep_backlog(said: Results, workers: int, rounds: int) -> None:
+    """The same figures for a comparison; nothing without a C compiler."""
+    if shutil.which("cc") is None:
+        said.notes["deep backlog"] = "could not be measured: there is no C compiler"
+        return
+    options = argparse.Namespace(workers=[workers], rounds=rounds, backlog=1000, takers=2)
+    with tempfile.TemporaryDirectory() as directory:
+        rows = measure(options, *compile_helpers(Path(directory)))
+    for row in rows:
+        said.add(NAMES[row.variant], "deep backlog: CPU", row.microseconds, "us")
+        for ratio in row.ratios:
+            said.add(NAMES[row.variant], "deep backlog: by accept4 alone", ratio, "x")
 
 
 def table(used: dict[tuple[str, int], list[float]]) -> list[Row]:

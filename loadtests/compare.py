@@ -21,6 +21,7 @@ from pathlib import Path
 
 from . import fast
 from .bad_days import BAD_DAYS, BadDay
+from .bench import deep_backlog
 from .contenders import CONTENDERS, Contender, chosen
 from .measures import FULL, GOOD_DAY, QUICK, Measuring, Size
 from .report import markdown, summary, write_report
@@ -44,6 +45,7 @@ class Comparison:
     seed: int
     results: Results
     limit_s: float = float("inf")
+    backlogs: int = 0  # rounds of the dispatching process alone
     began: float = field(default_factory=time.monotonic)
     done: int = 0
 
@@ -52,6 +54,9 @@ class Comparison:
         order = random.Random(self.seed)
         self._round(1, order)
         took = time.monotonic() - self.began
+        if self.backlogs:
+            say(f"the dispatching process alone, from a deep backlog: {self.backlogs} rounds")
+            deep_backlog(self.results, self.workers, self.backlogs)
         for days in self._trials():
             for contender in order.sample(self.contenders, len(self.contenders)):
                 able = [day for day in days if day.possible(contender)]
@@ -173,8 +178,9 @@ def comparison(options: argparse.Namespace, words: list[str], directory: Path) -
     limit = QUICK_S if options.quick else float("inf")
     results.about |= {"workers": options.workers, "size": _size(options)}
     results.about["generator"] = "C" if fast.program() else "Python: there is no C compiler"
+    backlogs = 0 if options.only else 5 if quick else 25
     return Comparison(
-        who, options.workers, rounds, size, days, directory, options.seed, results, limit
+        who, options.workers, rounds, size, days, directory, options.seed, results, limit, backlogs
     )
 
 

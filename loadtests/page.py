@@ -50,6 +50,10 @@ class Page:
         inside = f"<table{kind}><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table>"
         self.parts.append(f'<h2>{escape(title)}</h2><div class="wide">{inside}</div>')
 
+    def points(self, title: str, points: list[str]) -> None:
+        inside = "".join(f"<li>{_inline(point.removeprefix('* '))}</li>" for point in points)
+        self.parts.append(f"<h2>{escape(title)}</h2><ul>{inside}</ul>")
+
     def lines(self, title: str, lines: list[str]) -> None:
         self.parts.append(f"<h2>{escape(title)}</h2><pre>{escape(chr(10).join(lines))}</pre>")
 
@@ -63,4 +67,5 @@ class Page:
 
 
 def _inline(line: str) -> str:
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
+    coded = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(line))
+    return re.sub(r"\*\*([^*]+)\*\*", r"<b>\1</b>", coded)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from . import page, plots
+from .answers import answers
 from .bad_days import BAD_DAYS
 from .figures import number
 from .results import LEAST_CHANGE, Change, Results, Row, against
@@ -42,6 +43,7 @@ TABLES = (
     ("Workers are killed", ("killed every", "all dead")),
     ("Releases", ("reload", "broken release")),
     ("Too much at once", ("10 times", "10,000 idle", "slow clients")),
+    ("A deep backlog: CPU of the dispatching process alone", ("deep backlog",)),
     ("Memory and start", ("memory", "start until")),
 )
 
@@ -62,7 +64,8 @@ def summary(results: Results, old: Results | None = None) -> str:
     rows = []
     for contender in results.contenders:
         found = [results.find(contender, name) for name in columns]
-        rows.append([contender, *("" if row is None else number(row.median) for row in found)])
+        if any(found):
+            rows.append([contender, *("" if row is None else number(row.median) for row in found)])
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     lines = []
     for row in [heads, *rows]:
@@ -148,7 +151,8 @@ def ratios(results: Results) -> list[list[str]]:
             assert base is not None
             known = row is not None and row.values and base.median
             cells.append(number(row.median / base.median) if row and known else "")
-        rows.append([contender, *cells])
+        if any(cells):
+            rows.append([contender, *cells])
     return rows
 
 
@@ -194,6 +198,7 @@ def markdown(results: Results, figures: dict[str, Path], old: Results | None) ->
     lines = ["# rrdispatch beside others", "", *preface(results), ""]
     for title, path in figures.items():
         lines += [f"![{title}]({path.name})", "", f"Again: `{again(results)}`", ""]
+    lines += ["## A reader's questions", "", *answers(results), ""]
     lines += ["## Where others did better", "", *(list(losses(results)) or ["Nowhere."]), ""]
     for title, rows in tables(results):
         lines += [f"## {title}", "", *_table(rows), ""]
@@ -266,6 +271,7 @@ def write_report(results: Results, directory: Path, old: Results | None = None) 
         document.paragraphs([missing])
     for title, path in figures.items():
         document.figure(title, path)
+    document.points("A reader's questions", answers(results))
     document.lines("Where others did better", list(losses(results)) or ["Nowhere."])
     for title, rows in tables(results):
         document.table(title, rows)
