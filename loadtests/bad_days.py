@@ -15,7 +15,7 @@ from tests.harness.servers import wait_until
 from . import figures
 from .contenders import Contender
 from .measures import Measuring
-from .running import RECENT, Traffic, pause
+from .running import RECENT, Traffic, pause, traffic
 
 PATIENCE_S = 2.5
 RATE = 100.0
@@ -175,6 +175,7 @@ def idle(it: Measuring) -> None:
     with Traffic(plan) as load:
         with suppress(TimeoutError):  # some take no more than they serve
             load.wait_more(IDLE, IDLE_S)
+        traffic(Plan(it.running.address, count=1, timeout=IDLE_S))  # who comes after all of them
         it.put("10,000 idle: connected", sum(each.ok for each in load.records), "", "more")
         with fresh(it) as others:
             pause(it.size.bad_s)

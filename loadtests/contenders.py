@@ -163,8 +163,10 @@ CONTENDERS = (
     ),
     Contender(
         "gunicorn gthread",
-        peer(*gunicorn("gthread", WSGI, "--workers", "WORKERS", "--threads", "4")), ALL_GUNICORN,
-        get="pip install gunicorn",
+        peer(*gunicorn("gthread", WSGI, "--workers", "WORKERS", "--threads", "4",
+                       "--worker-connections", "5000")),
+        ALL_GUNICORN, get="pip install gunicorn",
+        note="may hold 5000 connections per worker: it stops at 1000 by default",
     ),
     Contender(
         "gunicorn asgi", peer(*gunicorn("asgi", ASGI, "--workers", "WORKERS")), ALL_GUNICORN,
@@ -177,8 +179,10 @@ CONTENDERS = (
     ),
     Contender(
         "granian",
-        peer(PYTHON, "-m", *GRANIAN, "--workers", "WORKERS", "--respawn-failed-workers"),
+        peer(PYTHON, "-m", *GRANIAN, "--workers", "WORKERS", "--respawn-failed-workers",
+             "--backlog", "4096", "--backpressure", "5000"),
         ("granian",), get="pip install granian", quick=True,
+        note="may hold 5000 connections per worker: it stops at backlog by workers by default",
     ),
     Contender(
         "hypercorn",
