@@ -26,6 +26,12 @@ SHOWN = ("examples", "loadtests")  # files in there that pages lead to are on th
 LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 CODE = re.compile(r"`[^`]*`")
 MODULES = ("rrdispatch", "rrdispatch.aio")
+NODE = {  # what `rrdispatch.cluster` is behind its names
+    "rrdispatch.node.api.Cluster": (
+        "is_primary", "is_worker", "worker", "workers", "setup_primary", "fork", "disconnect", "run"
+    ),
+    "rrdispatch.node.primary.Worker": ("send", "kill", "disconnect", "is_connected", "is_dead"),
+}  # fmt: skip
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -88,5 +94,13 @@ def api() -> str:
         parts += ["", f"## {module.__name__}"]
         for name, place in module._PLACES.items():
             parts += ["", f"::: {place}.{name}"]
-    parts += ["", "## rrdispatch.cluster", "", "[Node's cluster](node.md)."]
+    parts += [
+        "",
+        "## rrdispatch.cluster",
+        "",
+        "Events, settings and what differs: [Node's cluster](node.md).",
+    ]
+    for place, names in NODE.items():
+        members = f"      members: [{', '.join(names)}]"
+        parts += ["", f"::: {place}", "    options:", members]
     return "\n".join(parts) + "\n"
