@@ -21,7 +21,7 @@ from rrdispatch.cli.pm2 import pm2_options, translated
 from rrdispatch.cli.progress import Progress
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.selectors import Target
-from rrdispatch.errors import ConfigError, StartError
+from rrdispatch.errors import ConfigError, ControlError, StartError
 from rrdispatch.options import Wrong
 from rrdispatch.settings import Settings
 
@@ -132,6 +132,9 @@ def _known(given: Mapping[str, Any]) -> Definition | None:
     if not target or ":" in target or given.get("arguments"):
         return None
     for definition in definitions.all_of():
+        if definition.name == target and definition.id < 0 and definition.error:
+            hint = f"rrdispatch resurrect, if it was saved; rrdispatch delete {target} forgets it"
+            raise ControlError(definition.error["message"], hint=hint)
         if target in (definition.name, str(definition.id)) and definition.id >= 0:
             return definition
     return None

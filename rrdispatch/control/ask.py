@@ -179,7 +179,8 @@ def _collect(lines: dict[int, Line], found: dict[str, Any], end: float) -> None:
                 poll.unregister(fd)
                 del lines[fd]
     for line in lines.values():
-        found[line.name] = ControlError(f"{line.name} does not answer")
+        hint = f"is its primary stopped? rrdispatch stop --now {line.name} ends it"
+        found[line.name] = statedir.SilentError(f"{line.name} does not answer", hint=hint)
 
 
 def _take(line: Line) -> Any:

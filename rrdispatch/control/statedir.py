@@ -28,7 +28,7 @@ ATTEMPTS = 100  # to lock a folder that others delete
 LOCK, CONTROL = "lock", "control.sock"
 OUTPUT, LOGS = "primary.log", "logs"  # what a detached primary says; the workers' log files
 ROOT_HOME, ROOT_LOGS = Path("/var/lib/rrdispatch"), Path("/var/log/rrdispatch")
-RESERVED = frozenset((LOGS,))  # no app's name
+RESERVED = frozenset((LOGS, "all"))  # no app's name
 
 
 class NotRunningError(ControlError):

@@ -95,6 +95,9 @@ def test_an_app_without_a_whole_file_is_started_as_it_was_saved(plane: Plane) ->
     file = plane.home / "one" / definitions.FILE
     previous(file).unlink()
     file.write_bytes(b"\0" * 4096)
+    told = plane.type("start", "one")
+    assert (told.code, told.err.startswith(f"error: {file} is spoilt: ")) == (8, True)
+    assert file.exists(), "somebody may mend it"
     told = plane.type("resurrect")
     assert (told.code, told.out) == (0, "two: started\none: started\n"), told
     assert f"{file} is spoilt" in told.err

@@ -135,6 +135,7 @@ def test_a_port_in_use(plane: Plane) -> None:
         (("shop:app", "--bnd", ":0"), 2, "did you mean --bind?"),
         (("shop:app", "--namespace", "a b"), 2, "--namespace: 'a b' is not a name"),
         (("shop:app", "--name", "logs"), 2, "'logs' cannot be an app's name"),
+        (("shop:app", "--name", "all"), 2, "'all' cannot be an app's name"),
         (("shop:app", "--cwd", "nowhere"), 2, "nowhere does not exist"),
     ],
 )
