@@ -79,8 +79,13 @@ def test_the_last_lines_of_an_app(plane: Plane) -> None:
     assert plane.ok("logs", "--no-follow", "--since", "2999-01-01") == ""
     stamped = plane.ok("logs", "--no-follow", "--time", "--lines", "1")
     assert stamped.split()[0] == told[-1]["timestamp"]
+    app.log.rename(f"{app.log}.1")  # as logrotate does it, with kill -USR1 afterwards
+    os.kill(app.row["primary_pid"], signal.SIGUSR1)
+    wait_until(app.log.exists, 20.0)
+    app.print("anew")
+    assert b"anew" not in Path(f"{app.log}.1").read_bytes()
     plane.ok("stop", "web")
-    assert "to stdout 19" in plane.ok("logs", "web", "--no-follow")
+    assert "to stdout 19" in plane.ok("logs", "web", "--no-follow", "--lines", "50")
 
 
 def test_what_was_typed_wrong(plane: Plane) -> None:
