@@ -51,7 +51,7 @@ test: $(VENV)/built
 	$(BIN)/python -m pytest -m alone
 
 accept: $(VENV)/built
-	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance --timeout 900
+	RRDISPATCH_FULL=1 $(BIN)/python -m pytest tests/acceptance tests/cli/test_shells.py --timeout 900
 
 chaos: $(VENV)/built
 	$(BIN)/python -m tests.chaos --together --mutants

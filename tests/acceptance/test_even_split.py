@@ -14,7 +14,7 @@ from tests.harness.clusters import address, cluster
 from tests.harness.load import run_load
 from tests.harness.records import Plan, Tally
 from tests.harness.servers import Service
-from tests.harness.sizes import FULL
+from tests.harness.sizes import FULL, pairs
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ SHARE = CONNECTIONS // WORKERS
 POLICIES = ["round-robin", "strict", "least-connections"]
 DISPATCHERS = ["c", "python"]
 MOST_RUNS = 30
-INTERFACES = ["asgi", "wsgi", "serve", "aserve"] if FULL else ["asgi"]
+INTERFACES = ["asgi", "wsgi", "serve", "aserve"] if FULL else ["serve"]
 
 
 def deviation(counts: Iterable[int]) -> int:
@@ -61,8 +61,7 @@ def test_one_after_another(
     show("1", what, "  ".join(f"{name} {split}" for name, split in named))
 
 
-@pytest.mark.parametrize("family", ["127.0.0.1:0", "[::1]:0", "unix"])
-@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize(("family", "dispatcher"), pairs(["[::1]:0", "unix", "127.0.0.1:0"]))
 def test_one_address_alone(family: str, dispatcher: str, tmp_path: Path) -> None:
     bind = f"unix:{tmp_path}/socket" if family == "unix" else family
     options = ["-i", str(WORKERS), "--dispatcher", dispatcher]

@@ -19,7 +19,7 @@ from tests.harness.sizes import FULL, size
 
 pytestmark = pytest.mark.slow
 
-SECONDS = size(6.0, 20.0)
+SECONDS = size(3.0, 20.0)
 EVERY = 0.2
 RATE = 200.0
 KINDS = ["serve", "wsgi", "asgi", "aserve"] if FULL else ["serve", "wsgi", "asgi"]

@@ -17,8 +17,8 @@ from tests.harness.sizes import size
 
 pytestmark = pytest.mark.slow
 
-RELOADS = size(10, 100)
-DEATHS = size(60, 1000)
+RELOADS = size(4, 100)
+DEATHS = size(24, 1000)
 GROWTH_KB = 1024
 
 

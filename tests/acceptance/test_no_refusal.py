@@ -15,7 +15,7 @@ from tests.harness.journal import Journal
 from tests.harness.load import Load, load_beside
 from tests.harness.records import OK, REFUSED, Plan, Record, Tally
 from tests.harness.servers import Service
-from tests.harness.sizes import size
+from tests.harness.sizes import pairs, size
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +86,7 @@ def _first_bad(tally: Tally) -> list[Record]:
     return [each for each in tally.failed if each.outcome not in ALLOWED_AT_THE_END][:5]
 
 
-@pytest.mark.parametrize("dispatcher", ["c", "python"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "dispatcher"), pairs(KINDS))
 def test_backlog_is_answered_at_the_end(kind: str, dispatcher: str, show: Show) -> None:
     """Two workers with room for 4 each, 200 connections at once, SIGTERM: 200 are answered."""
     options = ["-i", "2", "--threads", "1", "--queue-limit", "4", "--dispatcher", dispatcher]

@@ -12,6 +12,7 @@ from tests.harness import processes
 from tests.harness.load import load_beside, run_load
 from tests.harness.records import EOF, OK, REFUSED, RESET, Plan
 from tests.harness.servers import Service, wait_until
+from tests.harness.sizes import pairs
 
 pytestmark = pytest.mark.slow
 
@@ -74,8 +75,7 @@ def test_ttin_and_ttou_scale(show: Show) -> None:
     assert not tally.failed
 
 
-@pytest.mark.parametrize("dispatcher", ["c", "python"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "dispatcher"), pairs(KINDS))
 def test_primary_killed(kind: str, dispatcher: str, show: Show) -> None:
     """What was accepted is answered; then everything ends by itself."""
     options = ["-i", "2", "--dispatcher", dispatcher]

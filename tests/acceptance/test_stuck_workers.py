@@ -16,7 +16,7 @@ from tests.harness.journal import Journal
 from tests.harness.load import Load, load_beside, run_load
 from tests.harness.records import Plan, Record, Tally, quantile
 from tests.harness.servers import Service, wait_until
-from tests.harness.sizes import FULL, size
+from tests.harness.sizes import FULL, pairs, size
 
 pytestmark = pytest.mark.slow
 
@@ -116,8 +116,7 @@ def _blocked_worker(journal: Journal, blocking: Load) -> tuple[int, int]:
     return pid, moment
 
 
-@pytest.mark.parametrize("dispatcher", ["c", "python"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "dispatcher"), pairs(KINDS))
 def test_three_of_four_stopped_then_killed(kind: str, dispatcher: str, show: Show) -> None:
     answered = []
     options = [*OPTIONS, "--dispatcher", dispatcher]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rrdispatch.control import rows, selectors
 from tests.harness import processes
 from tests.harness.servers import MARK, ROOT, wait_until
 
@@ -89,7 +90,15 @@ class Plane:
         return self.row(name)
 
     def rows(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.ok("list", "--json"))
+        """What ``list --json`` prints, without a start of Python for each look."""
+        before = os.environ.get("RRDISPATCH_HOME")
+        os.environ["RRDISPATCH_HOME"] = str(self.home)
+        try:
+            found: list[dict[str, Any]] = json.loads(json.dumps(rows.collect(selectors.known())))
+        finally:
+            del os.environ["RRDISPATCH_HOME"]
+            if before is not None:
+                os.environ["RRDISPATCH_HOME"] = before
         return found
 
     def row(self, name: str = "web") -> dict[str, Any]:

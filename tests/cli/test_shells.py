@@ -14,6 +14,7 @@ from rrdispatch.control.definitions import RUN, STOP
 from tests.cli.plane import Plane, Told, finish
 from tests.harness import processes
 from tests.harness.servers import wait_until
+from tests.harness.sizes import size
 
 NAMES = ("web", "api")
 EXPECTED = {0, 2, 4, 5, 6, 8}  # done, or refused in words
@@ -56,7 +57,7 @@ def settled(plane: Plane) -> bool:
 
 def test_two_starts_in_a_fresh_home(tmp_path: Path) -> None:
     """One app, that of who was told so, and one clear answer to the other."""
-    for number in range(20):
+    for number in range(size(4, 20)):
         folder = tmp_path / str(number)
         folder.mkdir()
         plane = Plane(folder)

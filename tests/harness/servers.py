@@ -246,13 +246,18 @@ def workers(candidates: Sequence[Process]) -> dict[int, int]:
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str = "") -> None:
-    """Wait for a state of the world that nobody announces, by looking at it every 10 ms."""
+    """Wait for a state of the world that nobody announces, by looking at it every 10 ms; less
+    often if a look takes long: what is waited for wants the core, too.
+    """
     deadline = time.monotonic() + timeout
     tick = threading.Event()  # never set: a bounded pause between two looks, not a synchronisation
-    while not condition():
+    while True:
+        began = time.monotonic()
+        if condition():
+            return
         if time.monotonic() > deadline:
             raise TimeoutError(f"not within {timeout} s: {what or condition}")
-        tick.wait(0.01)
+        tick.wait(min(0.1, max(0.01, 2 * (time.monotonic() - began))))
 
 
 class Gunicorn(Server):
