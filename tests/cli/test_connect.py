@@ -9,6 +9,7 @@ import pytest
 import rrdispatch
 from rrdispatch import aio
 from tests.cli.plane import APP, Plane, get
+from tests.harness.servers import wait_until
 
 
 @pytest.fixture
@@ -29,6 +30,7 @@ def test_what_it_can(web: Plane) -> None:
     assert done.generation == 2
     assert events.count("worker-ready") == 3
     assert get(web.row())["version"] == 2
+    wait_until(lambda: len(app.stats()["workers"]) == 3, 30.0, "the old ones have ended")
     assert len(app.signal("CONT")) == 3
     (web.here / "shop.py").write_text("raise RuntimeError('broken')\n")
     with pytest.raises(rrdispatch.ReloadError, match="rolled back"):
