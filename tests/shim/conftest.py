@@ -6,13 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.once import once
+
 from .kit import PROGRAMS, compile_program
 
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("programs")
-    return {
-        source.stem: compile_program(source, folder / source.stem)
-        for source in PROGRAMS.glob("*.c")
-    }
+    def compile_all(folder: Path) -> None:
+        for source in PROGRAMS.glob("*.c"):
+            compile_program(source, folder / source.stem)
+
+    folder = once(tmp_path_factory, "programs", compile_all)
+    return {source.stem: folder / source.stem for source in PROGRAMS.glob("*.c")}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.once import once
+
 from .kit import (
     PROGRAMS,
     UNTOUCHED,
@@ -36,19 +38,21 @@ def sanitized(
     """The programs, each with the shim in it: a sanitizer's library wants to be loaded first."""
     kind: str = request.param
     flag = f"-fsanitize={SANITIZERS[kind]}"
-    folder = tmp_path_factory.mktemp(kind)
-    if not works(folder, flag):
+    if not works(tmp_path_factory.mktemp(kind), flag):
         pytest.skip(f"the compiler has no {flag}")
+    folder = once(tmp_path_factory, f"programs-{kind}", lambda folder: _sanitize(folder, flag))
+    return {source.stem: folder / source.stem for source in PROGRAMS.glob("*.c")}
+
+
+def _sanitize(folder: Path, flag: str) -> None:
     objects = []
     for source in SHIM_SOURCES:
         target = folder / (Path(source).stem + ".o")
         early = Path(source).stem in EARLY
         compile_program(Path(source), target, "-c", *([] if early else [flag, HARD]))
         objects.append(str(target))
-    return {
-        source.stem: compile_program(source, folder / source.stem, *objects, flag, "-ldl")
-        for source in PROGRAMS.glob("*.c")
-    }
+    for program in PROGRAMS.glob("*.c"):
+        compile_program(program, folder / program.stem, *objects, flag, "-ldl")
 
 
 @pytest.mark.slow
