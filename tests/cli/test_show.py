@@ -15,7 +15,7 @@ import pytest
 from rrdispatch.cli.facts import virtualenv
 from rrdispatch.cli.secrets import MASK, masked_words, masked_words_of
 from tests.cli.plane import APP, Plane
-from tests.harness.servers import wait_until
+from tests.harness.servers import ROOT, wait_until
 
 
 def told(plane: Plane, *more: str) -> dict[str, Any]:
@@ -45,6 +45,8 @@ def test_how_workers_ended_is_remembered_by_heirs_too(plane: Plane) -> None:
     said = plane.ok("show", "web")
     for what in ("worker 1: killed by SIGKILL", "drain 17 s", "a last word", "2 workers: as asked"):
         assert what in said, said
+    documented = (ROOT / "docs" / "commands.md").read_text().partition("## JSON")[2]
+    assert [key for key in found if f"`{key}`" not in documented] == []
     alone = json.loads(plane.ok("show", "web:0", "--json"))[0]
     assert {worker["slot"] for worker in alone["workers"]} == {0}
 
