@@ -1,22 +1,25 @@
 """What the locust scenarios share: a raw client in three measured parts, who answered, shares.
 
-locust puts this directory on ``sys.path``: scenarios import it as ``parts``.
+With REQUESTS=N in the environment a run ends after so many. locust puts this directory on
+``sys.path``: scenarios import it as ``parts``.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import time
 from collections import Counter
 from typing import Any
 
-from gevent import sleep
+from gevent import sleep, spawn
 from locust import User, events
 from locust.env import Environment
 
 LIMITS_S = (1.0, 3.0)  # where people leave
 PATIENCE_S = 30.0
+ENOUGH = int(os.environ.get("REQUESTS", "0"))
 
 answered: Counter[str] = Counter()  # by worker
 slow: Counter[float] = Counter()  # whole requests over each limit
@@ -145,6 +148,17 @@ def note_time(seconds: float) -> None:
     totals["requests"] += 1
     for limit in LIMITS_S:
         slow[limit] += seconds > limit
+
+
+@events.init.add_listener
+def end_with_enough(environment: Environment, **_: Any) -> None:
+    def counted(**_: Any) -> None:
+        if totals["requests"] >= ENOUGH and environment.runner is not None and not totals["ended"]:
+            totals["ended"] = 1
+            spawn(environment.runner.quit)
+
+    if ENOUGH:
+        environment.events.request.add_listener(counted)
 
 
 @events.quitting.add_listener
