@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import click
 
@@ -38,33 +39,42 @@ def each(
 
 
 def _together(targets: Sequence[Target], action: Callable[[Target], str], interrupted: str) -> int:
-    """A thread each, which an interrupt leaves behind: a pool's would be waited for."""
-    import threading
+    """A thread each, which an interrupt leaves behind: a pool's would be waited for.
 
-    found: dict[str, int | BaseException] = {}
+    None of them writes: who holds stdout's lock when the interpreter ends makes it abort.
+    """
+    import threading
+    from queue import SimpleQueue
+
+    done: SimpleQueue[tuple[Target, str | BaseException]] = SimpleQueue()
     free = threading.Semaphore(AT_ONCE)
 
     def work(target: Target) -> None:
-        try:
-            with free:
-                found[target.shown] = one(target, action)
-        except BaseException as error:
-            found[target.shown] = error
+        with free:
+            try:
+                done.put((target, action(target)))
+            except BaseException as error:
+                done.put((target, error))
 
-    threads = [threading.Thread(target=work, args=(each,), daemon=True) for each in targets]
+    left = {target.shown: target for target in targets}
+    codes = [0]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        for target in targets:
+            threading.Thread(target=work, args=(target,), daemon=True).start()
+        while left:
+            target, outcome = done.get()
+            del left[target.shown]
+            codes.append(one(target, partial(_said, outcome)))
     except KeyboardInterrupt:
-        left = [target.shown for target in targets if target.shown not in found]
         say(f"interrupted: {', '.join(left)}: {interrupted}")
         raise
-    for result in found.values():
-        if isinstance(result, BaseException):
-            raise result
-    return max((each for each in found.values() if isinstance(each, int)), default=0)
+    return max(codes)
+
+
+def _said(outcome: str | BaseException, _target: Target) -> str:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
 
 
 def _in_turn(targets: Sequence[Target], action: Callable[[Target], str]) -> Iterator[int]:
