@@ -60,9 +60,7 @@ class Comparison:
             say(f"the dispatching process alone, from a deep backlog: {self.backlogs} rounds")
             deep_backlog(self.results, self.workers, self.backlogs)
         for days in self._trials():
-            shuffled = order.sample(self.contenders, len(self.contenders))
-            # If the time is up before all had their turn, the others have something to be beside.
-            for contender in sorted(shuffled, key=lambda each: each.name != OURS):
+            for contender in self._shuffled(order):
                 able = [day for day in days if day.possible(contender)]
                 if able:
                     title = ", ".join(day.name for day in able)
@@ -74,8 +72,14 @@ class Comparison:
         self.results.about["rounds"] = rounds
 
     def _round(self, number: int, order: random.Random) -> None:
-        for contender in order.sample(self.contenders, len(self.contenders)):
+        for contender in self._shuffled(order):
             self._on(contender, f"round {number} of {self.rounds}", list(GOOD_DAY.values()))
+
+    def _shuffled(self, order: random.Random) -> list[Contender]:
+        """Ours first if the time may be up before all had their turn: else beside whom?"""
+        found = order.sample(self.contenders, len(self.contenders))
+        limited = self.limit_s < float("inf")
+        return sorted(found, key=lambda each: limited and each.name != OURS)
 
     def _trials(self) -> list[list[BadDay]]:
         """Each bad day on a server of its own; all on the same one where time is short."""

@@ -55,7 +55,7 @@ class Contender:
 
     @property
     def version(self) -> str:
-        said = [f"{name} {number}" for name, number in self._numbers()]
+        said = [] if self.missing else [f"{name} {number}" for name, number in self._numbers()]
         return ", ".join(said)
 
     def _numbers(self) -> list[tuple[str, str]]:

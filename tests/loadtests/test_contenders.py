@@ -40,6 +40,7 @@ def test_what_is_not_installed_is_left_out_with_how_to_get_it(
 ) -> None:
     module = replace(CONTENDERS[0], name="a", needs=("no-such-distribution",), get="pip install a")
     program = replace(CONTENDERS[0], name="b", program="no-such-program", get="apt install b")
+    assert program.version == module.version == ""
     results = Results("compare")
     assert present([module, program, CONTENDERS[0]], results) == [CONTENDERS[0]]
     assert results.skipped == {"a": "pip install a", "b": "apt install b"}
