@@ -6,13 +6,14 @@ import fcntl
 import os
 import pty
 import re
-import select
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from tests.harness.readable import readable
 
 CTRL_C = b"\x03"
 
@@ -54,7 +55,7 @@ class Terminal:
         return self.command.wait(timeout)
 
     def _more(self, end: float) -> bool:
-        ready, _, _ = select.select([self._fd], [], [], max(0.0, end - time.monotonic()))
+        ready = readable(self._fd, end - time.monotonic())
         assert ready, f"nothing more came: {self.seen}"
         try:
             piece = os.read(self._fd, 65536)

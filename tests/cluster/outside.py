@@ -34,6 +34,7 @@ class Process:
     said_ready: bool = False
     excused: bool = False  # it may go: it said so, or it is to blame
     let_go: bool = False  # its end is wanted, or was counted already
+    decides: bool = False  # how it ends counts, whatever is wanted of it meanwhile
     ready_at: float = 0.0
     asked: bool = False
     killed: bool = False
@@ -174,7 +175,7 @@ class Outside:
     def _failed(self, finish: Finish) -> None:
         serving = [process for process in self.processes.values() if process.serves]
         assert not serving, "the service ends although some serve"
-        self.ending = self.failing = True
+        self.ending, self.failing = True, finish.failure is not None
         self._finished(finish)
 
     def _finished(self, finish: Finish) -> None:
@@ -213,11 +214,13 @@ class Outside:
     def leaves(self, process: Process) -> None:
         process.excused = True
         if self.view.workers[process.id].live:  # else its end is decided already
-            self._note_end(process)
+            process.decides = self.view.rules.exit_decides
+            if not process.decides:
+                self._note_end(process)
         self.tell(news.Leaves(process.id))
 
     def _note_end(self, process: Process) -> None:
-        if not process.let_go:
+        if process.decides or not process.let_go:
             self.ends.setdefault(process.slot, []).append(self.clock)
         process.let_go = True
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import threading
@@ -13,6 +12,7 @@ import pytest
 
 from rrdispatch import _core
 from rrdispatch._core.layout import FLAG_MOVED, Control, ControlKind, SpawnRequest
+from tests.harness.readable import readable
 
 WAIT_S = 10
 
@@ -30,7 +30,7 @@ class Loop:
 
     def wait(self, kind: int, sequence: int = 0) -> Control:
         while True:
-            assert select.select([self.control], [], [], WAIT_S)[0], f"no {kind!r} in time"
+            assert readable(self.control, WAIT_S), f"no {kind!r} in time"
             received = _core.control_receive(self.control.fileno())
             assert received is not None
             message = Control.unpack(received[0])
@@ -88,11 +88,11 @@ if _core.NATIVE:
             loop.ask(ControlKind.LISTENER_ADD, fds=[listener.fileno()])
             dead, dead_channel = loop.add(1)
             client = socket.create_connection(listener.getsockname())
-            assert select.select([dead_channel], [], [], WAIT_S)[0]
+            assert readable(dead_channel, WAIT_S)
             other, channel = loop.add(2)
             os.kill(dead, signal.SIGKILL)
             assert os.waitpid(-1, 0)[0] == dead
-            assert select.select([channel], [], [], WAIT_S)[0]
+            assert readable(channel, WAIT_S)
             taken = _core.take(channel)
             assert taken is not None
             assert taken.flags & FLAG_MOVED

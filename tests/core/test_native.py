@@ -8,7 +8,6 @@ import gc
 import importlib
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -22,6 +21,7 @@ from rrdispatch._core import layout
 from rrdispatch._core.layout import Control, ControlKind, Field, Kind, Message, SpawnRequest
 from tests.core.conftest import CORES
 from tests.harness.gates import need_gate
+from tests.harness.readable import readable
 
 
 def open_fds() -> set[str]:
@@ -194,7 +194,7 @@ def run(core: ModuleType, code: str, **request: object) -> tuple[int, str]:
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as output:
         said = output.read()
-    assert select.select([pidfd], [], [], 30)[0]
+    assert readable(pidfd, 30)
     os.close(pidfd)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
 
@@ -281,9 +281,9 @@ def test_the_lifeline_ends_the_group(core):
         )
     )
     its.close()
-    assert not select.select([pidfd], [], [], 0)[0]
+    assert not readable(pidfd, 0)
     ours.close()
-    assert select.select([pidfd], [], [], 10)[0]
+    assert readable(pidfd, 10)
     os.close(pidfd)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
 

@@ -68,6 +68,7 @@ class Rig:
         self.events: list[Control] = []
         self._answers: dict[int, Control] = {}
         self._fds: dict[int, list[int]] = {}
+        self._fds_before: list[int] = []
         self._ids = 0
         self._settings: tuple[int, ...] = ()
         self.ended = False
@@ -84,6 +85,8 @@ class Rig:
                 self.events.append(message)
             else:
                 self._answers[message.sequence] = message
+                # An heir counts from 1 again.
+                self._fds_before += self._fds.get(message.sequence, [])
                 self._fds[message.sequence] = self.dispatcher.take_fds(message.sequence)
 
     def answer(self, sequence: int) -> Control:
@@ -315,7 +318,7 @@ class Rig:
             if not self.ended:
                 self.kill_dispatcher()
             self.dispatcher.close()
-            for fd in chain(*self._fds.values()):
+            for fd in chain(self._fds_before, *self._fds.values()):
                 os.close(fd)
             things: list[Any] = [*self.clients, *self.workers, *self.listeners]
             for thing in things:

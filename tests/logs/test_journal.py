@@ -94,11 +94,13 @@ def run(folder: Path) -> bytes:
     reader, writer = os.pipe()
     memory = journal.create()
     source: FileSource | None = None
+    files: list[LogFile] = []
     waiting = [*pieces()]
     while True:
         try:
             if source is None:
                 file = LogFile(str(log), 60_000, 20, lambda _: None)
+                files.append(file)
                 who = Who("web", 0, "out")
                 form, part = Format("text", False, True), Journal(memory, 1)
                 source = FileSource(reader, Worker(1), who, form, file, part)
@@ -114,6 +116,8 @@ def run(folder: Path) -> bytes:
                 break
         except Killed:
             source = None
+    for file in files:
+        file.close()
     os.close(reader)
     os.close(memory)
     return content(log)
@@ -169,3 +173,4 @@ def test_without_a_journal_it_is_memory_of_its_own(tmp_path: Path) -> None:
     assert not source.read()
     assert (tmp_path / "log").read_bytes() == b"one\ntwo\n"
     source.close()
+    file.close()

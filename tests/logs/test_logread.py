@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rrdispatch.cluster.logfiles import LogFile
 from rrdispatch.cluster.logformat import Line
 from rrdispatch.control import logread
-from rrdispatch.control.logread import LogRef, Reader, backwards, last
+from rrdispatch.control.logread import LogRef, Reader, backwards
+
+OPENED: list[LogFile | Reader] = []
+
+
+@pytest.fixture(autouse=True)
+def all_closed() -> Iterator[None]:
+    yield
+    while OPENED:
+        OPENED.pop().close()
 
 
 def ref(path: Path, keep: int = 5, kind: str = "raw") -> LogRef:
@@ -50,7 +61,15 @@ def test_backwards(
 
 
 def rotating(path: Path, most: int = 100, keep: int = 5) -> LogFile:
-    return LogFile(str(path), most, keep, lambda _: None)
+    log = LogFile(str(path), most, keep, lambda _: None)
+    OPENED.append(log)
+    return log
+
+
+def last(*arguments: Any) -> Reader:
+    reader = logread.last(*arguments)
+    OPENED.append(reader)
+    return reader
 
 
 def write(log: LogFile, lines: list[bytes]) -> None:
@@ -64,7 +83,6 @@ def test_the_last_lines_over_rotated_files(tmp_path: Path, count: int | None) ->
     write(log, numbered(200))
     found = read(last(ref(tmp_path / "log", 20), everything, count))
     assert found == numbered(200)[200 - min(200, 200 if count is None else count) :]
-    log.close()
 
 
 def test_the_last_lines_that_are_wanted(tmp_path: Path) -> None:
@@ -97,6 +115,7 @@ def test_it_follows_while_somebody_writes_and_rotates(tmp_path: Path) -> None:
     log = rotating(tmp_path / "log", 2000, 1000)
     write(log, numbered(1))
     reader = Reader(ref(tmp_path / "log", 1000))
+    OPENED.append(reader)
     found = read(reader)
     writer = threading.Thread(target=write, args=(log, numbered(20_000)[1:]))
     writer.start()

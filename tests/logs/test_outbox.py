@@ -118,8 +118,11 @@ def test_a_logger_that_takes_over_for_hundreds_of_workers_is_not_killed(tmp_path
         log = tmp_path / "log"
         logs = Logs(Settings(log_file=str(log)), lambda: replaced.append(logs.pid))
         out, write = os.pipe()
+        handles = []
         for number in range(MANY):
-            logs.adopt(WorkerHandle(number, number, 1, stdout=os.dup(out), stderr=os.dup(out)))
+            pipes = {"stdout": os.dup(out), "stderr": os.dup(out)}
+            handles.append(WorkerHandle(number, number, 1, **pipes))
+            logs.adopt(handles[-1])
         first = logs.pid
         os.kill(first, signal.SIGKILL)
         await until(lambda: bool(replaced))
@@ -129,5 +132,7 @@ def test_a_logger_that_takes_over_for_hundreds_of_workers_is_not_killed(tmp_path
         assert len(replaced) == 1
         os.close(out)
         await logs.close()
+        for handle in handles:
+            handle.close()
 
     asyncio.run(main())

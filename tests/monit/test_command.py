@@ -8,7 +8,6 @@ import io
 import os
 import pty
 import re
-import select
 import struct
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import pytest
 from rrdispatch.monit import commands
 from rrdispatch.monit.commands import Command
 from tests.cli.plane import Plane
+from tests.harness.readable import readable
 from tests.harness.servers import wait_until
 from tests.test_light_imports import cli, loaded
 
@@ -111,7 +111,7 @@ def shown(plane: Plane, keys: list[tuple[str, str]], **env: str) -> str:
 
 def read(terminal: io.FileIO) -> str:
     """Nothing at its end, which is EIO on a terminal."""
-    ready, _, _ = select.select([terminal], [], [], 60)
+    ready = readable(terminal, 60)
     assert ready, "nothing came for a minute"
     try:
         return (terminal.read(65536) or b"").decode(errors="replace")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 
 import pytest
 
+from tests.harness.readable import readable
 from tests.harness.servers import wait_until
 from tests.node.script import WITHIN, Script
 
@@ -55,7 +55,7 @@ def test_so_where_all_of_it_comes_at_once() -> None:
         pidfd = os.pidfd_open(worker)
         os.kill(worker, signal.SIGUSR1)
         # Readable when its last thread has ended; a zombie it is before.
-        assert select.select([pidfd], [], [], WITHIN)[0]
+        assert readable(pidfd, WITHIN)
         os.close(pidfd)
         script.send_signal(signal.SIGCONT)
         assert script.ended() == 0

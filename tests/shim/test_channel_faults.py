@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import socket
 import struct
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from rrdispatch import _core
 from rrdispatch._core.layout import Field, Kind
+from tests.harness.readable import readable
 from tests.harness.servers import wait_until
 
 from .kit import ask, free_port, shim_needed
@@ -134,7 +134,7 @@ time.sleep(60)
         (place,) = primary.places.values()
         assert process.stdout is not None
         for _ in range(400):  # each before the wait would be over
-            if select.select([process.stdout], [], [], 0.05)[0]:
+            if readable(process.stdout, 0.05):
                 break
             if not unread(place.receiving):
                 primary.send_probe()

@@ -22,6 +22,7 @@ from typing import Any
 from rrdispatch import _core
 from rrdispatch._core.layout import Field, Message
 from rrdispatch.net.listeners import describe
+from tests.harness.readable import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOT = ROOT / "rrdispatch" / "serve" / "boot.py"
@@ -145,7 +146,7 @@ class FakePrimary:
         deadline = time.monotonic() + patience
         while True:
             left = deadline - time.monotonic()
-            ready, _, _ = select.select([self.notify], [], [], max(0.0, left))
+            ready = readable(self.notify, left)
             data = self.notify.recv(65536) if ready else b""
             if not data:
                 out, err = self._ended()
