@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import sys
+from collections.abc import Iterator
 
 import hypothesis
 import pytest
 
 from tests.harness.compiled import compile_all
+from tests.harness.servers import wait_until
 
 # No deadline: a busy machine is no failure. No database: a run leaves nothing behind.
 hypothesis.settings.register_profile("bounded", deadline=None, max_examples=100, database=None)
@@ -32,6 +36,39 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name in _FOREIGN or (name.startswith("RRDISPATCH_") and name not in _OURS):
             monkeypatch.delenv(name)
+
+
+MORE = 8  # descriptors that a test may leave: what is loaded late, a thread that is about to end
+
+
+@pytest.fixture(autouse=True)
+def descriptors_are_closed() -> Iterator[None]:
+    """Who holds them for all the tests to come makes one fail that is far away."""
+    before = _descriptors()
+    yield
+
+    def is_right() -> bool:
+        return len(_descriptors()) <= len(before) + MORE
+
+    if is_right():
+        return
+    gc.collect()
+    try:
+        wait_until(is_right, 5.0)
+    except TimeoutError:
+        left = sorted(_target(fd) for fd in _descriptors() - before)
+        pytest.fail(f"{len(left)} descriptors are left open: {', '.join(left)}")
+
+
+def _descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd")) if sys.platform == "linux" else set()
+
+
+def _target(fd: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return f"{fd}: closed meanwhile"
 
 
 # In these each test is many seconds long.
