@@ -89,7 +89,11 @@ def headers(name: str) -> Path:
     version = "python{}.{}".format(*sys.version_info)
     there = folder / f"{machine_}-linux-{libc}" / version / "pyconfig.h"
     there.parent.mkdir(parents=True)
-    shutil.copy(sysconfig.get_config_h_filename(), there)
+    plain = Path(sysconfig.get_config_h_filename())
+    of_machine = (
+        plain.parents[1] / (sysconfig.get_config_var("MULTIARCH") or "") / version / plain.name
+    )
+    shutil.copy(of_machine if of_machine.exists() else plain, there)
     return folder
 
 
