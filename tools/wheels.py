@@ -79,15 +79,14 @@ def compilers(name: str) -> dict[str, str]:
 
 
 def headers(name: str) -> Path:
-    """Debian's pyconfig.h includes that of the machine by its place: there is only this machine's.
-    To the limited API all 64-bit Linux are the same.
+    """Debian's pyconfig.h includes that of the machine by its place, musl or not, and there is only
+    this machine's. To the limited API all 64-bit Linux are the same.
     """
     import sysconfig
 
-    machine_, libc = TARGETS[name].partition(".")[0].split("-linux-")
     folder = BUILD / name / "include"
     version = "python{}.{}".format(*sys.version_info)
-    there = folder / f"{machine_}-linux-{libc}" / version / "pyconfig.h"
+    there = folder / f"{machine(name)}-linux-gnu" / version / "pyconfig.h"
     there.parent.mkdir(parents=True)
     plain = Path(sysconfig.get_config_h_filename())
     of_machine = (
