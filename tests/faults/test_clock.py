@@ -21,6 +21,7 @@ FOR_PEOPLE = {
     "cluster/events.py": 1,
     "cluster/report.py": 1,  # when workers ended, for show
     "cluster/logsources.py": 1,  # stamps of lines
+    "cli/run.py": 1,  # "timestamp" of its own words, with --log-type json
     "cli/logs.py": 1,  # --since 5m
     "control/app.py": 3,  # when it was started and ended
     "control/ending.py": 1,
