@@ -21,7 +21,7 @@ TOGETHER = ("kill-", "reload-")
 ALONE = ("kill-dispatcher",)
 # What a *user* has in flight counts there: anybody else's descriptors would, too.
 SHARED_LIMIT = "limit-inflight"
-SCENARIOS_AT_ONCE, MUTANTS_AT_ONCE = 2, 3
+SCENARIOS_AT_ONCE, MUTANTS_AT_ONCE = 2, 4
 
 
 def may_run_together(scenario: Scenario) -> bool:
