@@ -25,7 +25,7 @@ if cluster.is_primary:
 
     @cluster.on("exit")
     def again(worker: cluster.Worker, code: int | None, signal: str | None) -> None:
-        print(f"worker {worker.id} ended: {signal or code}")
+        print(f"worker {worker.id} ended: {signal or code}", flush=True)
         cluster.fork()
 else:
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Hello).serve_forever()

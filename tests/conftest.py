@@ -26,7 +26,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if "PYTEST_XDIST_WORKER" not in os.environ:
     compile_all()
 
-_FOREIGN = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS")
+# PYTHONUNBUFFERED makes a print() several writes: lines of processes that share an output mix.
+_FOREIGN = ("WEB_CONCURRENCY", "PORT", "FORWARDED_ALLOW_IPS", "PYTHONUNBUFFERED")
 _OURS = ("RRDISPATCH_PURE", "RRDISPATCH_DISPATCHER_PROGRAM")
 
 

@@ -82,7 +82,7 @@ class Worker(Emitter):
     def begin(self) -> None:
         """In the main thread, before the script."""
         self._before = signal.signal(signal.SIGINT, self._interrupted)
-        self._nowhere = open(os.devnull, "w")  # noqa: SIM115 (for the rest of our life)
+        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # while we live
         atexit.register(self._last_words)
         os.register_at_fork(after_in_child=self._sock.close)
         self._queue(wire.act("online"))

@@ -17,6 +17,7 @@ import pytest
 from rrdispatch import errors
 from rrdispatch.cli.errors import guarded, say
 from rrdispatch.cli.group import COMMANDS, run
+from tests.harness import screen
 from tests.harness.servers import ROOT
 
 
@@ -63,7 +64,7 @@ def test_a_terminal_breaks_no_word(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(sys, "stderr", stderr)
             failing(errors.Error("short"))
             failing(errors.Error(f"this one has more words than fit: {path}", hint="a " * 30))
-        text = terminal.read(4096).decode().replace("\r\n", "\n")
+        text = screen.rest(terminal.fileno()).decode().replace("\r\n", "\n")
     assert text == (
         "error: short\nerror: this one has more words than fit:\n"
         f"  {path}\nhint: {'a ' * 16}a\n  {'a ' * 12}a\n"

@@ -18,6 +18,7 @@ import pytest
 from rrdispatch.control import protocol, statedir
 from rrdispatch.control.rows import WINDOW, cpu_seconds
 from tests.cli.plane import Plane, finish
+from tests.harness import screen
 from tests.harness.servers import wait_until
 
 SLEEP = ("--no-listen", "--no-heir", "--min-uptime", "0", "--", "sleep", "1000")
@@ -33,19 +34,10 @@ def in_a_terminal(plane: Plane, width: int, *arguments: str, **env: str) -> str:
         stdin=its, stdout=its, stderr=its,
     )  # fmt: skip
     os.close(its)
-    seen = b""
-    while piece := _read(ours):
-        seen += piece
+    seen = screen.rest(ours)
     os.close(ours)
     assert command.wait(60) == 0, seen
     return seen.decode()
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, 65536)
-    except OSError:  # EIO: nobody has the other end any more
-        return b""
 
 
 @pytest.mark.parametrize("width", [60, 80, 132])

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.cli.plane import Plane
-from tests.harness import processes
+from tests.harness import processes, screen
 from tests.harness.servers import wait_until
 from tests.logs.kit import APPS, content, numbers_of
 
@@ -243,12 +243,11 @@ def run(plane: Plane, arguments: list[str], out: int, **env: str) -> None:
 def on_terminal(plane: Plane, arguments: list[str], **env: str) -> bytes:
     far, near = pty.openpty()
     try:
-        run(plane, arguments, near, **env)
-        os.set_blocking(far, False)
-        return os.read(far, 65536)
+        with open(near, "wb"):
+            run(plane, arguments, near, **env)
+        return screen.rest(far)
     finally:
         os.close(far)
-        os.close(near)
 
 
 def test_an_app_that_cannot_be_imported_leaves_its_traceback(plane: Plane) -> None:

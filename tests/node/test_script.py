@@ -177,8 +177,8 @@ def test_asyncio(tmp_path: Path) -> None:
     assert said.index("worker over") < said.index("disconnected 0")
     said.remove("worker over")
     assert said[:2] == ["message 1", "message 3"]
-    # The answer to 4 may come before the end or not at all: messages stop when it disconnects.
-    assert sorted({*said[2:]} - {"message 5"}) == ["disconnected 0", "over"]
+    # Answers may come until the end or not at all: messages stop when it disconnects.
+    assert [line for line in said[2:] if "message" not in line] == ["disconnected 0", "over"]
 
 
 def test_an_async_handler_that_raises_is_raised_by_run(tmp_path: Path) -> None:
