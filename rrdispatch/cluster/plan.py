@@ -134,10 +134,11 @@ def _silent(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Actio
 def _why(view: View, worker: Worker) -> str:
     if view.rules.loads and worker.loaded_at is None:
         return ": its app was still being imported"
-    if view.rules.loads:
-        return ": it never called rrdispatch.ready() (--wait-ready)"
     if view.rules.word_wanted:
-        return ": it never said READY=1 (--wait-ready)"
+        what = "called rrdispatch.ready()" if view.rules.loads else "said READY=1"
+        return f": it never {what} (--wait-ready)"
+    if view.rules.loads:
+        return ": its app was imported, but does not take connections yet"
     if not view.rules.program:
         return ""
     return (

@@ -302,8 +302,8 @@ def rules_of(settings: Settings, cores: int) -> Rules:
         values["drain_timeout"] = 0.0
     values["awaits"] = settings.watch or settings.cron_restart is not None
     values["program"] = settings.is_preloaded
-    values["loads"] = not settings.is_program and not settings.listen
-    values["word_wanted"] = settings.wait_ready and (settings.is_program or not settings.listen)
+    values["loads"] = not settings.is_program
+    values["word_wanted"] = settings.wait_ready
     return Rules(**values, boot_at_once=max(4, 2 * cores))
 
 

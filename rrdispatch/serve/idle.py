@@ -10,17 +10,15 @@ import inspect
 from typing import Any
 
 from rrdispatch.errors import TargetError
-from rrdispatch.worker.runtime import Runtime
 
 from .detect import is_async
 from .loops import loop_factory, run
 from .options import Options
 
 
-def work(app: Any, options: Options, runtime: Runtime) -> int:
+def work(app: Any, options: Options) -> int:
     """Until the app has returned; the exit code."""
     arguments = _arguments(app, options.target)
-    runtime.notifier.loaded()
     if is_async(app):
 
         async def main() -> int:

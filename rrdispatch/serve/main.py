@@ -47,11 +47,12 @@ def _run(options: Options, runtime: Runtime) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     app = load(options.target, factory=options.factory)
+    runtime.notifier.loaded()
     _set_up_logging(options.log_level)
     if not runtime.place.listeners:
         from . import idle
 
-        return idle.work(app, options, runtime)
+        return idle.work(app, options)
     interface = detect(app, options.target, options.interface)
     try:
         return _runner(interface, app, options, runtime)

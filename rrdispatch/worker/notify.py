@@ -36,7 +36,7 @@ class Notifier:
         return self._once("ready", lines)
 
     def loaded(self) -> bool:
-        """The app is imported, and is called now: one without connections says nothing else."""
+        """The app is imported, and is called now."""
         return self._once("loaded", ["LOADED=1"])
 
     def has_said(self, word: str) -> bool:

@@ -11,7 +11,9 @@ from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news
 from rrdispatch.cluster.lifecycle import TABLE, LifecycleError, State, Trigger, step
 from rrdispatch.cluster.plan import GATHERING, plan
+from rrdispatch.cluster.supervisor import rules_of
 from rrdispatch.cluster.view import Failure, Rules
+from rrdispatch.settings import Settings
 from tests.cluster.fake import Bench, Script, index
 
 
@@ -215,6 +217,26 @@ def test_an_import_without_end_is_a_start_that_failed() -> None:
     (failed,) = bench.world.finishes("start")
     assert failed.failure is not None
     assert failed.failure.reason == "not ready within 20 s: its app was still being imported"
+
+
+@pytest.mark.parametrize(
+    ("settings", "loaded", "why"),
+    [
+        (Settings(target="app:app"), None, "its app was still being imported"),
+        (Settings(target="app:app"), 0.1, "its app was imported, but does not take connections"),
+        (Settings(target="app:app", wait_ready=True), None, "its app was still being imported"),
+        (Settings(target="app:app", wait_ready=True), 0.1, "it never called rrdispatch.ready()"),
+        (Settings(target="./server", wait_ready=True), None, "it never said READY=1"),
+    ],
+)
+def test_who_is_not_ready_in_time_is_told_what_is_missing(
+    settings: Settings, loaded: float | None, why: str
+) -> None:
+    bench = Bench(1, rules_of(settings, 2), script=lambda spawn: Script(ready=None, loaded=loaded))
+    bench.world.run()
+    (failed,) = bench.world.finishes("start")
+    assert failed.failure is not None
+    assert failed.failure.reason.startswith(f"not ready within 60 s: {why}")
 
 
 def test_a_worker_that_leaves_by_itself_gets_no_signal_and_a_successor() -> None:
