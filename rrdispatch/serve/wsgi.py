@@ -111,7 +111,7 @@ class Runner:
                 logger.error("%d connections did not end in time", left)
                 return
             if now >= grace:
-                self._close_idle()
+                self._close_idle(now - self._options.idle_grace)
             self._turn(max(0.01, min(1.0, (grace if now < grace else deadline) - now)))
 
     def _is_left(self) -> bool:
@@ -119,9 +119,10 @@ class Runner:
         swept = [server.swept() for server in self._servers]
         return not all(swept) or self._runtime.counts.open > 0
 
-    def _close_idle(self) -> None:
+    def _close_idle(self, since: float) -> None:
+        """Not what was taken after ``since``: its request is about to be read."""
         for channel in list(self._map.values()):
-            if isinstance(channel, Channel) and channel.is_idle():
+            if isinstance(channel, Channel) and channel.is_idle() and channel.begun <= since:
                 channel.will_close = True
 
 

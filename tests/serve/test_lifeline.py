@@ -18,7 +18,7 @@ from .conftest import Start
     ("target", "loop"), [("web:app", "asyncio"), ("web:app", "uvloop"), ("web:wsgi", "auto")]
 )
 def test_nobody_can_send_any_more(start: Start, target: str, loop: str) -> None:
-    primary = start(target, loop=loop, threads=2, timeout_keep_alive=0.3).ready()
+    primary = start(target, loop=loop, threads=2).ready()
     working, keeps = Client(primary.connect()), Client(primary.connect())
     assert keeps.get("/").body == b"hello"
     working.send("/wait")
@@ -27,6 +27,7 @@ def test_nobody_can_send_any_more(start: Start, target: str, loop: str) -> None:
     primary.cut()
     for client in queued:
         assert client.get("/").body == b"hello"
+        client.close()
     primary.hear("STOPPING")
     answer = keeps.get("/go")
     assert (answer.body, answer.closes) == (b"hello", True)
@@ -37,7 +38,7 @@ def test_nobody_can_send_any_more(start: Start, target: str, loop: str) -> None:
 
 @pytest.mark.parametrize("name", ["lines", "streams", "sock_accept", "plain_asyncio"])
 def test_plain_functions(start: Start, name: str) -> None:
-    primary = start(f"plain:{name}", loop="asyncio", drain_timeout=3).ready()
+    primary = start(f"plain:{name}", loop="asyncio").ready()
     client = primary.connect()
     if name != "sock_accept":
         client.sendall(b"one\n")

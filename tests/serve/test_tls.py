@@ -25,7 +25,7 @@ FILES = {"ssl_certfile": str(TLS / "cert.pem"), "ssl_keyfile": str(TLS / "key.pe
 
 @pytest.fixture
 def primary(start: Start, target: str, loop: str) -> FakePrimary:
-    return start(target, loop=loop or "auto", timeout_keep_alive=1.0, **FILES).ready()
+    return start(target, loop=loop or "auto", **FILES).ready()
 
 
 @pytest.fixture

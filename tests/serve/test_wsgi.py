@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+from pathlib import Path
 
 from rrdispatch._core.layout import Field
 from tests.worker.fake_primary import FakePrimary
@@ -48,7 +50,7 @@ def test_takes_nothing_while_no_thread_is_free(start: Start) -> None:
 
 
 def test_takes_again_as_soon_as_a_thread_is_free(start: Start) -> None:
-    primary = start("web:wsgi", threads=1).ready()
+    primary = start("web:wsgi", threads=1, timeout_keep_alive=60).ready()
     slow, keeps = Client(primary.connect()), Client(primary.connect())
     assert keeps.get("/").body == b"hello"
     assert slow.get("/").body == b"hello"
@@ -85,14 +87,47 @@ def test_drain_answers_requests_that_were_on_their_way(start: Start) -> None:
 
 
 def test_drain_takes_what_waits_in_the_channel(start: Start) -> None:
-    primary = start("web:wsgi", threads=1, timeout_keep_alive=0.3).ready()
+    primary = start("web:wsgi", threads=1).ready()
     primary.process.send_signal(signal.SIGSTOP)
     clients = [Client(primary.connect()) for _ in range(10)]
     for client in clients:
         client.send("/")
     primary.stop()
     primary.process.send_signal(signal.SIGCONT)
-    assert [client.receive().body for client in clients] == [b"hello"] * 10
+    for client in clients:
+        assert client.receive().body == b"hello"
+        client.close()
+    assert primary.wait() == 0
+
+
+SLOW = """
+def app(environ, start_response):
+    if environ["PATH_INFO"] == "/wait":
+        open("gate").read(1)
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+"""
+
+
+def test_drain_answers_what_it_takes_after_the_grace(start: Start, tmp_path: Path) -> None:
+    """As its only thread was not free before."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    os.mkfifo(tmp_path / "gate")
+    gate = os.open(tmp_path / "gate", os.O_RDWR)
+    primary = start("slow:app", cwd=tmp_path, threads=1, timeout_keep_alive=0.1).ready()
+    idle = Client(primary.connect())
+    primary.until(Field.RECEIVED, 1)
+    slow = Client(primary.connect())
+    slow.send("/wait")
+    primary.until(Field.BUSY, 1)
+    queued = Client(primary.connect())
+    queued.send("/")
+    drain(primary)
+    assert idle.at_end()
+    os.write(gate, b"x")
+    os.close(gate)
+    assert slow.receive().body == b"hello"
+    assert queued.receive().body == b"hello"
     assert primary.wait() == 0
 
 
