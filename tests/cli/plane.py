@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -19,6 +21,7 @@ from tests.harness import processes
 from tests.harness.servers import MARK, ROOT, wait_until
 
 PATIENCE = 120.0  # a bound for a busy machine, no measure
+ANSWER = 60.0  # the same, for the primaries that a look asks
 
 APP = """
 import json, os, sys
@@ -89,20 +92,24 @@ class Plane:
         self.ok("start", *(arguments or ("shop:app",)), *common, **more)
         return self.row(name)
 
-    def rows(self) -> list[dict[str, Any]]:
-        """What ``list --json`` prints, without a start of Python for each look."""
-        before = os.environ.get("RRDISPATCH_HOME")
+    def rows(self, answer: float = ANSWER) -> list[dict[str, Any]]:
+        """What ``list --json`` prints, without a start of Python for each look; and who has no core
+        for some seconds is not taken for one that does not answer.
+        """
+        before, within = os.environ.get("RRDISPATCH_HOME"), rows.ANSWER
         os.environ["RRDISPATCH_HOME"] = str(self.home)
+        rows.ANSWER = answer
         try:
             found: list[dict[str, Any]] = json.loads(json.dumps(rows.collect(selectors.known())))
         finally:
+            rows.ANSWER = within
             del os.environ["RRDISPATCH_HOME"]
             if before is not None:
                 os.environ["RRDISPATCH_HOME"] = before
         return found
 
-    def row(self, name: str = "web") -> dict[str, Any]:
-        return next(row for row in self.rows() if row["name"] == name)
+    def row(self, name: str = "web", answer: float = ANSWER) -> dict[str, Any]:
+        return next(row for row in self.rows(answer) if row["name"] == name)
 
     def living(self) -> list[processes.Process]:
         """All processes that came from what was typed: by environment, or (dispatchers and loggers
@@ -116,14 +123,14 @@ class Plane:
 
     def _holds(self, process: Path) -> bool:
         try:
-            links = [os.readlink(fd) for fd in (process / "fd").iterdir()]
+            fds = list((process / "fd").iterdir())
         except OSError:
             return False  # gone, or somebody else's
-        return any(link.startswith(f"{self.home}/") for link in links)
+        return any(_target(fd).startswith(f"{self.home}/") for fd in fds)
 
     def close(self) -> None:
         """Ends them all, and the heirs that come meanwhile."""
-        wait_until(self._end, 30.0, "everything of this home has ended")
+        wait_until(self._end, 60.0, "everything of this home has ended")
 
     def _end(self) -> bool:
         living = self.living()
@@ -131,6 +138,22 @@ class Plane:
             with contextlib.suppress(ProcessLookupError):
                 processes.kill(each.pid)
         return not living
+
+
+def _target(fd: Path) -> str:
+    try:
+        return os.readlink(fd)
+    except OSError:
+        return ""  # closed meanwhile, which says nothing of the others
+
+
+def free_address() -> tuple[str, int]:
+    """Where nobody listens, nor will: all of 127/8 is this machine's, and nobody else has this part
+    of it. A free port of 127.0.0.1 may be another's by the time that it is used.
+    """
+    host = ".".join(["127", *(str(1 + secrets.randbelow(254)) for _ in range(3))])
+    with socket.create_server((host, 0)) as probe:
+        return host, int(probe.getsockname()[1])
 
 
 def finish(command: subprocess.Popen[str]) -> Told:

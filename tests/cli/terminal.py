@@ -36,7 +36,12 @@ class Terminal:
             preexec_fn=login,
         )  # fmt: skip
         os.close(its)
-        self.seen = ""
+        self._read = b""
+
+    @property
+    def seen(self) -> str:
+        """Of all pieces at once: the kernel cuts between any two bytes."""
+        return self._read.decode(errors="replace").replace("\r\n", "\n")
 
     def press(self, keys: bytes) -> None:
         os.write(self._fd, keys)
@@ -61,7 +66,7 @@ class Terminal:
             piece = os.read(self._fd, 65536)
         except OSError:  # EIO: nobody has the other end any more
             return False
-        self.seen += piece.decode(errors="replace").replace("\r\n", "\n")
+        self._read += piece
         return bool(piece)
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ def test_one_that_is_killed_is_not_replaced_and_shown_as_stopped(plane: Plane) -
     row = plane.start("shop:app", "--no-autorestart")
     victim, other = (worker["pid"] for worker in row["workers"])
     processes.kill(victim)
-    wait_until(lambda: plane.row()["serving"] == 1, 60)
+    wait_until(lambda: len(plane.row()["workers"]) == 1, 60, "the dead one is forgotten")
     (found,) = json.loads(plane.ok("show", "web", "--json"))
     assert found["status"] == "online"
     slots = {slot["slot"]: slot for slot in found["slots"]}
@@ -77,16 +77,21 @@ def test_an_app_whose_workers_have_all_ended_well_is_stopped_and_stays_so(plane:
     row = plane.start("shop:app", "--stop-exit-codes", "0")
     for worker in row["workers"]:
         processes.kill(worker["pid"], signal.SIGTERM)  # our runner's workers drain and exit 0
-    wait_until(lambda: plane.row()["status"] == "stopped", 60)
+    until_stopped(plane, "web")
     assert plane.ok("resurrect") == "nothing to start\n"
     plane.ok("start", "web")
     assert plane.row()["serving"] == 2
+
+
+def until_stopped(plane: Plane, name: str) -> None:
+    """While it ends it answers no more, and still holds its lock; its logger writes on a while."""
+    wait_until(lambda: plane.row(name)["status"] == "stopped", 60)
+    assert processes.wait_gone(plane.living(), 60.0) == []
 
 
 def test_a_job_is_started_done_and_stopped(plane: Plane) -> None:
     (plane.here / "job.py").write_text(JOB)
     told = plane.type("start", "--no-listen", "--no-autorestart", "--name", "job", "job.py", "0")
     assert told.code == 0, told
-    # While it ends it answers no more, and still holds its lock.
-    wait_until(lambda: plane.row("job")["status"] == "stopped", 60)
+    until_stopped(plane, "job")
     assert "job of slot 0" in plane.ok("logs", "job", "--no-follow")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 
 import pytest
 
@@ -22,20 +23,28 @@ if os.fork():
 link.close()
 place.control.setblocking(True)
 client = place.control.accept()[0]
-open(os.path.join(place.folder, "asked"), "wb").write(client.recv(65536))
+open(place.folder.parent / "asked", "wb").write(client.recv(65536))
 client.sendall(b'{"jsonrpc": "2.0", "id": 1, "result": null}\\n')
 """
 
 
 def failed(plane: Plane, how: str, monkeypatch: pytest.MonkeyPatch) -> StartError:
     """Of a start of ``web`` whose primary does this."""
+    pids, spawn = [], detach._spawn
+
+    def noted(definition: definitions.Definition, its: socket.socket) -> tuple[int, int, int]:
+        made = spawn(definition, its)
+        pids.append(made[1])
+        return made
+
     monkeypatch.setenv("RRDISPATCH_HOME", str(plane.home))
     monkeypatch.setattr(detach, "_RUN", how)
+    monkeypatch.setattr(detach, "_spawn", noted)
     definition = definitions.Definition("web", cwd=str(plane.here), environ=plane.environment())
     with pytest.raises(StartError, match="ended without a word") as caught:
         detach.start(definition, 30.0, lambda _: None)
     with pytest.raises(ChildProcessError):  # it is reaped
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(pids[0], os.WNOHANG)
     return caught.value
 
 
@@ -50,4 +59,4 @@ def test_the_app_of_that_name_lives_on(plane: Plane, monkeypatch: pytest.MonkeyP
 
 def test_its_own_heir_is_ended(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     failed(plane, LISTENS, monkeypatch)
-    assert b'"kill"' in (plane.home / "web" / "asked").read_bytes()
+    assert b'"kill"' in (plane.home / "asked").read_bytes()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.plane import Plane, get
+from tests.cli.plane import Plane, free_address, get
 from tests.harness.servers import APPS, Server, rrdispatch_command
 
 SHOP = """\
@@ -159,15 +158,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps({"colour": os.environ.get("COLOUR")}).encode())
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+address = os.environ.get("ADDRESS", "127.0.0.1"), int(os.environ["PORT"])
+http.server.ThreadingHTTPServer(address, Handler).serve_forever()
 """
 
 
 def test_pm2s_file(plane: Plane) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    host, port = free_address()
     ecosystem(plane, instances=2, port=port)
-    told = plane.type("start", "ecosystem.json", "--env", "production")
+    told = plane.type("start", "ecosystem.json", "--env", "production", env={"ADDRESS": host})
     assert told.code == 0, told
     assert "web: watch_delay is not heeded" in told.err
     assert (plane.row()["instances"], plane.row()["mode"]) == (2, "program")
@@ -211,4 +210,4 @@ def test_run_of_one_of_them(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(f'{text}[apps.two]\ntarget = "a:b"\n')
     server = Server(rrdispatch_command("run", "x.toml", "--only", "one", "-i", "1"), cwd=tmp_path)
     with server:
-        server.output.wait("one: ready after", 30.0)
+        server.output.wait("one: ready after", 60.0)

@@ -27,7 +27,7 @@ def web(plane: Plane) -> Plane:
 
 
 def connect(plane: Plane) -> socket.socket:
-    return statedir.connect("web", plane.home, 30.0)
+    return statedir.connect("web", plane.home, 60.0)
 
 
 def line(number: int, rnd: random.Random) -> bytes:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.cli.plane import Plane, get
+from tests.cli.plane import Plane, free_address, get
 from tests.harness import processes
 from tests.harness.servers import wait_until
 
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.skipif(os.getuid() == 0, reason="root's state is in /va
 
 SCRIPT = """
 import http.server
-http.server.HTTPServer(("127.0.0.1", {port}), http.server.SimpleHTTPRequestHandler).serve_forever()
+http.server.HTTPServer(("{host}", {port}), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 
 
@@ -64,16 +63,15 @@ def test_one_answer_and_one_app_after_a_logout(login: Login) -> None:
     wait_until(lambda: login.row()["status"] == "online", 60.0)
     assert get(login.row())["pid"] in [worker["pid"] for worker in login.row()["workers"]]
     login.ok("delete", "web")
-    assert processes.wait_gone(login.living(), 20.0) == []
+    assert processes.wait_gone(login.living(), 60.0) == []
 
 
 def test_a_program_that_listens_by_itself(login: Login) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    (login.here / "server.py").write_text(SCRIPT.format(port=port))
+    host, port = free_address()
+    (login.here / "server.py").write_text(SCRIPT.format(host=host, port=port))
     login.ok("start", "server.py", "--name", "web", "-i", "2")
     shutil.rmtree(login.runtime)
     login.ok("reload", "web", "--probation", "0.1")  # new workers ask for their channels
     assert login.row()["serving"] == 2
     login.ok("delete", "web")
-    assert processes.wait_gone(login.living(), 20.0) == []
+    assert processes.wait_gone(login.living(), 60.0) == []
