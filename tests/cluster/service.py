@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tests.harness import processes
 from tests.harness.processes import Process
 
 APPS = Path(__file__).with_name("apps")
-LIMIT = 20.0
+LIMIT = 60.0  # a bound for a busy machine, no measure
 
 Event = dict[str, Any]
 
@@ -24,8 +25,9 @@ PLAIN = (APPS / "plain.py").read_text()
 
 
 def app(folder: Path, text: str = PLAIN, *, name: str = "app") -> Path:
-    """Writes an app; the folder."""
-    (folder / f"{name}.py").write_text(text)
+    """Writes an app, at once: a worker may be about to read it; the folder."""
+    (folder / f".{name}.py").write_text(text)
+    (folder / f".{name}.py").rename(folder / f"{name}.py")
     return folder
 
 
@@ -118,7 +120,7 @@ async def running(target: str, cwd: Path, **settings: Any) -> AsyncIterator[Serv
     """A service that serves; afterwards it is stopped and nothing of it is left."""
     values: dict[str, Any] = {
         "target": target, "cwd": str(cwd), "bind": ["127.0.0.1:0"], "instances": "2",
-        "env": {"PYTHONDONTWRITEBYTECODE": "1"}, "drain_timeout": 5.0, "probation": 0.3,
+        "env": {"PYTHONDONTWRITEBYTECODE": "1"}, "drain_timeout": 20.0, "probation": 0.3,
     }  # fmt: skip
     values["env"] |= settings.pop("env", {})
     service = Service(Supervisor(from_values(values | settings), signals=False))
@@ -135,7 +137,7 @@ async def running(target: str, cwd: Path, **settings: Any) -> AsyncIterator[Serv
             service.supervisor.stop()
         with contextlib.suppress(Exception):
             await asyncio.wait_for(service.task, LIMIT)
-    left = processes.wait_gone(service.known, 5.0)
+    left = processes.wait_gone(service.known, LIMIT)
     assert not left, f"left behind: {[processes.command(each.pid) for each in left]}"
 
 
@@ -178,3 +180,8 @@ def own_fds() -> list[str]:
         with contextlib.suppress(FileNotFoundError):
             found.append(os.readlink(f"/proc/self/fd/{name}"))
     return sorted(each.split(":")[0] for each in found if "/proc/" not in each)
+
+
+def more_fds(before: list[str]) -> list[str]:
+    """Those that it did not hold before; what others had left there may be closed by now."""
+    return list((Counter(own_fds()) - Counter(before)).elements())

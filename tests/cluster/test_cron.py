@@ -14,7 +14,7 @@ import pytest
 from rrdispatch.cluster import cron
 from rrdispatch.cluster.cron import Schedule, following, local_zone, require
 from rrdispatch.errors import ConfigError, MissingExtraError
-from tests.cluster.service import app, running
+from tests.cluster.service import LIMIT, app, running
 from tests.harness.servers import Server, Service, rrdispatch_command, wait_until
 
 UTC = timezone.utc
@@ -180,7 +180,7 @@ def test_at_its_hour_by_a_clock_that_is_set_and_never_two_at_once(
             assert beside is not None
             assert beside._cron is not None
             schedule = beside._cron._schedule
-            await asyncio.to_thread(wait_until, lambda: schedule._seen == clock[0], 20.0)
+            await asyncio.to_thread(wait_until, lambda: schedule._seen == clock[0], LIMIT)
             clock[0] = at("2026-01-02 03:00:00")
             told = await service.until("cron", after=mark)
             assert told["reload"] is False

@@ -90,13 +90,15 @@ def serve(listener):
 REQUESTS = 40
 
 
-def hostile(mischief: str, folder: Path, dispatcher: str = "auto") -> Cluster:
-    """Two workers, of which the first one does it when it is asked for the first time."""
+def hostile(mischief: str, folder: Path, dispatcher: str = "auto", stall: float = 60.0) -> Cluster:
+    """Two workers, of which the first one does it when it is asked for the first time. One that
+    only waits for a core is to have its turn, so ``stall`` is long.
+    """
     (folder / "hostile.py").write_text(APP)
     env = {"MISCHIEF": mischief}
     return Cluster(
         "hostile:serve", bind="127.0.0.1:0", workers=2, cwd=str(folder), env=env,
-        dispatcher=dispatcher,
+        dispatcher=dispatcher, stall_timeout=stall,
     )  # fmt: skip
 
 

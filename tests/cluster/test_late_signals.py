@@ -36,8 +36,8 @@ def test_a_primary_that_is_asked_again_and_again_ends_with_0(tmp_path: Path) -> 
                 for number in UNUSED:
                     os.kill(each.pid, number)
         for number in UNUSED[:-1]:
-            service.output.wait(f"{number.name} is ignored", 10.0)
-        service.output.wait("SIGHUP reloads, SIGTERM stops", 10.0)
+            service.output.wait(f"{number.name} is ignored", 60.0)
+        service.output.wait("SIGHUP reloads, SIGTERM stops", 60.0)
         assert not service.output.text().count("dispatcher")
         code = None
         while code is None:

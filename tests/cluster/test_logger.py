@@ -16,13 +16,15 @@ from rrdispatch.cluster import logsink, logsources
 from rrdispatch.cluster.logger import Logger
 from tests.harness.servers import wait_until
 
+LIMIT = 60.0
+
 
 class Rig:
     """A logger in a thread, its two outputs as pipes, and workers as pipes."""
 
     def __init__(self) -> None:
         self.control, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.control.settimeout(10)
+        self.control.settimeout(LIMIT)
         self.out, self._out = os.pipe()
         self.err, self._err = os.pipe()
         self.logger = Logger(far, self._out, self._err)
@@ -61,7 +63,7 @@ class Rig:
     def end(self) -> None:
         """Nobody will say anything more."""
         self.control.close()
-        self.thread.join(10)
+        self.thread.join(LIMIT)
         assert not self.thread.is_alive()
 
     def read(self, fd: int) -> bytes:
@@ -133,7 +135,7 @@ def test_a_worker_is_forgotten_after_its_tail_was_told(rig: Rig) -> None:
     os.close(out)
     os.close(err)
     assert [rig.hear(), rig.hear()] == [{"ended": 1}, {"tail": 1, "lines": ["word"]}]
-    wait_until(lambda: not rig.logger.workers, 5.0, "forgotten")
+    wait_until(lambda: not rig.logger.workers, LIMIT, "forgotten")
 
 
 def test_a_line_without_end_is_cut(rig: Rig) -> None:
@@ -147,7 +149,7 @@ def test_a_line_without_end_is_cut(rig: Rig) -> None:
     os.close(err)
     rig.hear()
     rig.end()
-    reader.join(10)
+    reader.join(LIMIT)
     lines = found[0].splitlines()
     assert len(lines) >= 2
     assert sum(line.count(b"x") for line in lines) == 200000
@@ -186,7 +188,7 @@ def test_a_reader_that_sleeps_stops_the_workers_only_for_a_moment(
     found: list[bytes] = []
     reader.start()
     rig.end()
-    reader.join(10)
+    reader.join(LIMIT)
     assert found[0].count(b"\n") + rig.logger.outputs.streams["out"].dropped >= 2000
 
 

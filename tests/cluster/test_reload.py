@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rrdispatch.cluster import memory
+from rrdispatch.cluster.logs import Logs
 from rrdispatch.errors import ConfigError, ReloadError
-from tests.cluster.service import PLAIN, app, kill, loaded, running, version
+from tests.cluster.service import LIMIT, PLAIN, app, kill, loaded, running, version
 
 BAD = {
     "raises at import": "print('on my way', flush=True)\nraise ValueError('no luck')\n",
@@ -71,18 +73,25 @@ os.lockf(lock, os.F_TLOCK, 0)
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD.keys())
-def test_bad_code_is_rolled_back_and_nobody_notices(tmp_path: Path, text: str) -> None:
+def test_bad_code_is_rolled_back_and_nobody_notices(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app(tmp_path)
+    # Last words are waited for by the second: a logger that has no core says them later.
+    monkeypatch.setattr(Logs.tail, "__defaults__", (LIMIT,))
     silent = "threading.Event" in text
     answers = "range(10)" in text
 
     async def main() -> None:
-        settings = {"ready_timeout": 3.0 if silent else 20.0, "wait_ready": silent}
+        settings = {"wait_ready": silent}
         if silent:
             ready = PLAIN.replace("    while True:", "    rrdispatch.ready()\n    while True:")
             app(tmp_path, "import rrdispatch\n" + ready)
         async with running("app:serve", tmp_path, instances="3", **settings) as service:
             old = service.pids()
+            if silent:  # only those that never are: on a busy machine the others take their time
+                view = service.supervisor.view
+                view.rules = dataclasses.replace(view.rules, ready_timeout=3.0)
             async with loaded(service) as errors:
                 app(tmp_path, text)
                 with pytest.raises(ReloadError) as failed:
@@ -176,12 +185,12 @@ def test_a_stop_during_a_reload_is_acted_on_at_once(tmp_path: Path) -> None:
 
     async def main() -> None:
         async with running("app:serve", tmp_path, instances="3") as service:
-            done = service.supervisor.reload(probation=60.0)
+            done = service.supervisor.reload(probation=600.0)
             await service.until("worker-ready", slot=1, generation=2)
             service.supervisor.stop()
             with pytest.raises(ReloadError, match="given up: .* stopping\nhint: nothing is to be"):
                 await done
-            assert await asyncio.wait_for(service.task, 5) == 0
+            assert await asyncio.wait_for(service.task, LIMIT) == 0
 
     asyncio.run(main())
 

@@ -15,12 +15,16 @@ from rrdispatch import _core
 from rrdispatch.cluster import report
 from rrdispatch.control import primary
 from rrdispatch.settings import from_values
-from tests.cluster.service import APPS, app, running
+from tests.cluster.service import APPS, LIMIT, app, running
 
 SLOW_TO_END = """
-import signal, time
+import os, signal, time
+def end(*_):
+    while not os.path.exists("go"):
+        time.sleep(0.02)
+    raise SystemExit
 def serve(listener):
-    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1.5), exit(0)))
+    signal.signal(signal.SIGTERM, end)
     while True:
         listener.accept()[0].close()
 """
@@ -39,6 +43,7 @@ def test_who_drains_is_shown_and_does_not_count(tmp_path: Path) -> None:
             states = sorted(row["state"] for row in found["workers"])
             assert states.count("ready") == 2
             assert len(states) > 2
+            (tmp_path / "go").touch()
 
     asyncio.run(main())
 
@@ -55,7 +60,7 @@ def test_a_fallback_to_the_python_dispatcher_is_said(monkeypatch: pytest.MonkeyP
 def test_an_embedded_cluster_is_told_so_by_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_core, "dispatcher_program", lambda: None)
     ours, its = socket.socketpair()
-    ours.settimeout(20)
+    ours.settimeout(LIMIT)
     its.setblocking(False)
     settings = from_values({"target": "plain:serve", "cwd": str(APPS), "instances": "1",
                             "bind": ["127.0.0.1:0"]}).values()  # fmt: skip
@@ -75,7 +80,7 @@ def test_an_embedded_cluster_is_told_so_by_a_warning(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("rrdispatch.cluster.signals.Signals.__init__", lambda *_: None)
     monkeypatch.setattr("rrdispatch.cluster.signals.Signals.close", lambda *_: None)
     assert asyncio.run(primary.Primary().serve(its)) == 0
-    reader.join(20)
+    reader.join(LIMIT)
     ours.close()
     warned = [told["params"] for told in seen if told.get("method") == "event"]
     (told,) = [event for event in warned if event["event"] == "warning"]

@@ -7,21 +7,41 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rrdispatch.errors import ConfigError, StartError, TargetError
-from tests.cluster.service import APPS, app, kill, loaded, own_fds, running
+from tests.cluster.service import (
+    APPS,
+    LIMIT,
+    Service,
+    app,
+    kill,
+    loaded,
+    more_fds,
+    own_fds,
+    running,
+)
 from tests.harness.servers import wait_until
+
+
+async def counted(service: Service, least: int) -> dict[str, Any]:
+    """Fresh stats; the dispatcher says its numbers within a second, or later than that."""
+    while True:
+        stats = await service.supervisor.fresh_stats()
+        picks = sum(row["picks"] for row in stats["workers"])
+        if min(stats["accepted"], picks) >= least:
+            return stats
 
 
 def test_it_serves_by_all_workers_and_counts_what_they_do() -> None:
     async def main() -> None:
-        settings = {"instances": "3", "policy": "strict", "stall_timeout": 5.0}
+        settings = {"instances": "3", "policy": "strict", "stall_timeout": 60.0}
         async with running("plain:serve", APPS, **settings) as service:
             pids = [(await service.ask())[1] for _ in range(9)]
             assert set(pids) == set(service.pids().values())
-            stats = await service.supervisor.fresh_stats()
+            stats = await asyncio.wait_for(counted(service, 9), LIMIT)
             assert stats["accepted"] == 9
             assert [row["connections"] for row in stats["workers"]] == [3, 3, 3]
             assert [row["picks"] for row in stats["workers"]] == [3, 3, 3]
@@ -37,8 +57,9 @@ def test_a_killed_worker_comes_back_and_nothing_else_changes() -> None:
             kill(before[1])
             exited = await service.until("exited", mark, slot=1)
             assert exited["how"] == "killed by SIGKILL"
-            ready = await service.until("worker-ready", mark, slot=1)
-            assert ready["time"] - exited["time"] < 2
+            await service.until("worker-ready", mark, slot=1)
+            told = [event["event"] for event in service.events[mark:] if event.get("slot") == 1]
+            assert told.count("spawned") == 1
             assert service.pids()[0] == before[0]
             assert service.supervisor.stats()["slots"][1]["restarts"] == 1
 
@@ -97,7 +118,7 @@ def serve(listener):
                 with pytest.raises(IndexError):
                     await service.ask()
             with pytest.raises(StartError, match="more than 2 times"):
-                await asyncio.wait_for(service.task, 20)
+                await asyncio.wait_for(service.task, LIMIT)
 
     asyncio.run(main())
 
@@ -124,7 +145,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
                 pass
 
     asyncio.run(main())
-    assert own_fds() == before
+    assert not more_fds(before)
 
 
 def test_bad_facts_are_errors_before_anything_starts(tmp_path: Path) -> None:
@@ -192,7 +213,7 @@ def serve(listener):
 
 def test_a_hung_worker_is_killed_if_that_was_asked_for() -> None:
     async def main() -> None:
-        async with running("plain:serve", APPS, heartbeat_timeout=0.3) as service:
+        async with running("plain:serve", APPS, heartbeat_timeout=4.0) as service:
             victim = service.pids()[0]
             mark = service.mark()
             kill(victim, signal.SIGSTOP)
@@ -224,7 +245,7 @@ def serve(listener):
             service.supervisor.stop()
             answers = await asyncio.gather(*(reader.read() for reader, _ in opened))
             assert answers == [b"1 1"] * 20
-            assert await asyncio.wait_for(service.task, 10) == 0
+            assert await asyncio.wait_for(service.task, LIMIT) == 0
             for _, writer in opened:
                 writer.close()
             with pytest.raises(ConnectionRefusedError):
@@ -239,12 +260,12 @@ def test_a_second_stop_ends_now(tmp_path: Path) -> None:
     ))  # fmt: skip
 
     async def main() -> None:
-        async with running("app:serve", tmp_path, drain_timeout=30.0) as service:
+        async with running("app:serve", tmp_path, drain_timeout=600.0) as service:
             service.look()
             service.supervisor.stop()
             await service.until("draining")
             service.supervisor.stop()
-            assert await asyncio.wait_for(service.task, 3) == 0
+            assert await asyncio.wait_for(service.task, LIMIT) == 0
 
     asyncio.run(main())
 
@@ -328,10 +349,10 @@ def test_descriptors_are_the_same_before_and_after() -> None:
                 lambda: service.states() == {0: [(2, "ready")], 1: [(2, "ready")]}
             )
             # A dead worker's output is read to its end first.
-            await asyncio.to_thread(wait_until, lambda: len(own_fds()) == inside, 20.0)
+            await asyncio.to_thread(wait_until, lambda: len(own_fds()) == inside, LIMIT)
 
     asyncio.run(main())
-    assert own_fds() == before
+    assert not more_fds(before)
 
 
 EARLY = """

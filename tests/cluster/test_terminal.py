@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.cluster.service import APPS
 from tests.harness.servers import ROOT, Output, Service, rrdispatch_command
 
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 def test_hup_is_a_reload_and_a_closed_terminal_is_the_end() -> None:

@@ -27,7 +27,7 @@ def cluster(target: str, *, cwd: Path = APPS, **settings: Any) -> Iterator[Clust
             yield running
         finally:
             known = family(running)
-    left = processes.wait_gone(known, 5.0)
+    left = processes.wait_gone(known, 60.0)
     assert not left, f"left behind: {[processes.command(each.pid) for each in left]}"
 
 

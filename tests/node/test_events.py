@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.harness.ports import kept_port
 from tests.node.script import APPS, WITHIN, Script
-from tests.programs.program import free_port
 
 NODE = shutil.which("node")
 
@@ -67,13 +67,19 @@ def shortened(line: dict[str, Any]) -> tuple[Any, ...]:
     return (*facts, *line["rest"]) if name in ("exit", "message") else facts
 
 
+def settled(scenario: str, lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A worker may have come online before a primary without a core could kill it."""
+    early = scenario == "kill-at-once"
+    return [line for line in lines if not (early and line["event"] == "online")]
+
+
 @pytest.mark.parametrize("scenario", EXPECTED)
 def test_order_and_values(scenario: str) -> None:
-    port = free_port()
+    port = kept_port()
     with Script("events.py", scenario, str(port)) as script:
         code = script.ended()
         said = script.said()
-    assert [shortened(line) for line in said] == EXPECTED[scenario]
+    assert [shortened(line) for line in settled(scenario, said)] == EXPECTED[scenario]
     assert code == 0
     for line in said:
         if line["event"] == "listening":
@@ -84,11 +90,12 @@ def test_order_and_values(scenario: str) -> None:
 @pytest.mark.parametrize("scenario", EXPECTED)
 def test_node_says_the_same(scenario: str) -> None:
     assert NODE is not None
-    port = str(free_port())
+    port = str(kept_port())
     command = [NODE, str(APPS / "events.js"), scenario, port]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN)
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert [shortened(line) for line in lines] == EXPECTED[scenario], done.stderr
+    settled_lines = settled(scenario, lines)
+    assert [shortened(line) for line in settled_lines] == EXPECTED[scenario], done.stderr
     for line in lines:
         if line["event"] == "listening":
             assert line["rest"] == ["127.0.0.1", int(port), 4]

@@ -7,9 +7,9 @@ import signal
 import sys
 from pathlib import Path
 
+from tests.harness.ports import kept_port
 from tests.harness.servers import Server, wait_until
 from tests.node.script import WITHIN, who
-from tests.programs.program import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def answers(address: str) -> bool:
 
 
 def test_every_core_serves_and_who_dies_is_followed() -> None:
-    port = free_port()
+    port = kept_port()
     address = f"127.0.0.1:{port}"
     cores = len(os.sched_getaffinity(0))
     command = [sys.executable, "node_style.py", str(port)]

@@ -9,9 +9,9 @@ import socket
 import pytest
 
 from tests.cli.test_user import python
+from tests.harness.ports import kept_port
 from tests.harness.servers import Server
 from tests.node.script import APPS, WITHIN
-from tests.programs.program import free_port
 
 NOBODY = 65534
 
@@ -19,7 +19,7 @@ NOBODY = 65534
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 @pytest.mark.parametrize("gid", [NOBODY, None])
 def test_a_worker_is_somebody_else(gid: int | None) -> None:
-    port = free_port()
+    port = kept_port()
     ids = [str(one) for one in (port, NOBODY, gid) if one is not None]
     with Server([python(), "given_up.py", *ids], cwd=APPS) as script:
         script.output.wait("listening", WITHIN)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.harness.load import Load
+from tests.harness.ports import kept_port
 from tests.harness.records import REFUSED, Plan
 from tests.node.script import WITHIN, Service
-from tests.programs.program import free_port
 
 
 def test_replaced_one_by_one_under_load(tmp_path: Path) -> None:
     """fork(), and when it listens, disconnect() of the old one: each worker, twice."""
-    port = free_port()
+    port = kept_port()
     with Service(tmp_path, 2, port) as service:
         plan = Plan(service.address, "closed", concurrency=8, path="/slow", timeout=WITHIN)
         with Load(plan) as load:
@@ -30,7 +30,7 @@ def test_replaced_one_by_one_under_load(tmp_path: Path) -> None:
 
 def test_last_ones_disconnect_under_load(tmp_path: Path) -> None:
     """cluster.disconnect(): who was let in is answered, whoever comes later is refused."""
-    port = free_port()
+    port = kept_port()
     with Service(tmp_path, 2, port) as service:
         plan = Plan(service.address, "closed", concurrency=8, path="/slow", timeout=WITHIN)
         with Load(plan) as load:
@@ -45,7 +45,7 @@ def test_last_ones_disconnect_under_load(tmp_path: Path) -> None:
 
 
 def test_killed_under_load_loses_only_what_it_had(tmp_path: Path) -> None:
-    port = free_port()
+    port = kept_port()
     with Service(tmp_path, 2, port) as service:
         plan = Plan(service.address, "closed", concurrency=8, path="/slow", timeout=WITHIN)
         with Load(plan) as load:

@@ -230,17 +230,17 @@ def test_files_that_are_none_leave_nothing_open() -> None:
     class Asked:
         """Nothing is asked for."""
 
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     process = ChildProcess(Asked(), 1)  # type: ignore[arg-type]
     with pytest.raises(AttributeError):
         Pipes(process, ["ignore", "pipe", 3.5])
     assert process.stdout is not None
     process.stdout.close()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_where_we_listen_is_asked_without_leaving_anything_open() -> None:
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     with open(os.devnull, "rb"), socket.create_server(("127.0.0.1", 0)) as listener:
         assert listener.getsockname()[1] in own_ports()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before

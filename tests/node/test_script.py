@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.harness import processes
+from tests.harness.ports import kept_port
 from tests.harness.servers import Server, wait_until
 from tests.node.script import WITHIN, Service, who
-from tests.programs.program import free_port
 
 
 def script(tmp_path: Path, text: str, *arguments: str, flags: tuple[str, ...] = ()) -> Server:
@@ -215,7 +215,7 @@ def test_an_app_in_a_worker(tmp_path: Path) -> None:
         "            body = str(cluster.worker.id).encode()\n"
         "            connection.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\n' + body)\n"
     )
-    port = free_port()
+    port = kept_port()
     text = f"""
         from rrdispatch import cluster
         cluster.setup_primary(exec="echo:serve", bind="127.0.0.1:{port}")
@@ -229,14 +229,15 @@ def test_an_app_in_a_worker(tmp_path: Path) -> None:
     with script(tmp_path, text) as server:
         wait_until(lambda: len(lines(server)) == 2, WITHIN)
         assert sorted(lines(server)) == [f"1 {port}", f"2 {port}"]
-        assert {who(f"127.0.0.1:{port}") for _ in range(6)} == {"1", "2"}
+        both = {"1", "2"}
+        wait_until(lambda: {who(f"127.0.0.1:{port}") for _ in range(6)} == both, WITHIN)
         server.send_signal(signal.SIGTERM)
         assert server.wait(WITHIN) == 0
         assert lines(server)[2:] == ["exit 0", "exit 0"]
 
 
 def test_workers_of_a_killed_primary_finish_what_they_have(tmp_path: Path) -> None:
-    port = free_port()
+    port = kept_port()
     with Service(tmp_path, 2, port) as service:
         service.processes()
         with socket.create_connection(("127.0.0.1", port), WITHIN) as client:

@@ -37,14 +37,15 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 asked = []
+leaving = []  # who goes when the next one listens
 
 
 def obey(word, *rest):
     if word == "disconnect":
         cluster.workers[int(rest[0])].disconnect()
     elif word == "replace":
-        old = cluster.workers[int(rest[0])]
-        cluster.fork().once("listening", lambda _: old.disconnect())
+        leaving.append(cluster.workers[int(rest[0])])
+        cluster.fork()
     elif word == "kill":
         cluster.workers[int(rest[0])].kill("SIGKILL")
     elif word == "end":
@@ -63,6 +64,8 @@ def primary():
     @cluster.on("listening")
     def listening(worker, address):
         say("listening", worker=worker.id, port=address.port)
+        if leaving:
+            leaving.pop().disconnect()
 
     @cluster.on("exit")
     def gone(worker, code, signal):

@@ -23,7 +23,9 @@ def digest(text):
 
 def large(worker):
     text = "".join(chr(32 + i % 5000) for i in range(LARGE // 4)) + "\n\x00\u2028"
+    os.kill(worker.process.pid, signal.SIGSTOP)  # it has no time to read
     say("sent", digest=digest(text), told=worker.send({"text": text}))
+    os.kill(worker.process.pid, signal.SIGCONT)
 
     @worker.on("message")
     def back(message):
