@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 from tests.harness import processes
+from tests.harness.processes import Process
 from tests.harness.servers import Service
 
 NAMES = ["USR2", "ALRM", "VTALRM", "PROF", "IO", "WINCH"]
@@ -23,18 +24,22 @@ from plain import serve
 """
 
 
+def of_worker(process: Process) -> bool:
+    """A worker or a child of it, which may have ended meanwhile."""
+    return "RRDISPATCH_SLOT" in processes.environment(process.pid) or not process.alive()
+
+
 def test_a_primary_that_is_asked_again_and_again_ends_with_0(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(
         "def serve(listener):\n    for _ in listener:\n        pass\n"
     )
     (tmp_path / "app.py").write_text(LEAVES_A_CHILD)
     with Service("app:serve", "-i", "1", cwd=tmp_path) as service:
-        workers = set(service.workers().values())
-        for each in service.processes():
-            its_child = "import time; time.sleep(1.5)" in processes.command(each.pid)
-            if each.pid not in workers and not its_child:
-                for number in UNUSED:
-                    os.kill(each.pid, number)
+        ours = [each for each in service.processes() if not of_worker(each)]
+        assert len(ours) == 3, "primary, dispatcher, logger"
+        for each in ours:
+            for number in UNUSED:
+                os.kill(each.pid, number)
         for number in UNUSED[:-1]:
             service.output.wait(f"{number.name} is ignored", 60.0)
         service.output.wait("SIGHUP reloads, SIGTERM stops", 60.0)
