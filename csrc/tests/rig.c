@@ -76,12 +76,25 @@ uint32_t rig_request(struct rig *rig, struct rr_control message, const int *fds,
     return message.sequence;
 }
 
+static int is_answer(const struct rr_control *message, uint32_t sequence)
+{
+    return message->sequence == sequence && (sequence || message->kind < RR_EVENT_STARTED);
+}
+
 struct rr_control rig_answer(struct rig *rig, uint32_t sequence)
 {
     struct rr_control message;
 
+    /* It may have come while another was waited for. */
+    for (int i = 0; i < rig->event_count; i++) {
+        if (!is_answer(&rig->events[i], sequence))
+            continue;
+        message = rig->events[i];
+        rig->events[i] = rig->events[--rig->event_count];
+        return message;
+    }
     while (receive(rig, &message, RIG_WAIT_MS)) {
-        if (message.sequence == sequence && (sequence || message.kind < RR_EVENT_STARTED))
+        if (is_answer(&message, sequence))
             return message;
         keep(rig, &message);
     }

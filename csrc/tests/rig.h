@@ -6,7 +6,7 @@
 
 #include "../dispatcher.h"
 
-enum { RIG_EVENTS = 256, RIG_WAIT_MS = 10000 };
+enum { RIG_EVENTS = 256, RIG_WAIT_MS = 40000 };
 
 struct rig {
     int control, result, trapped;

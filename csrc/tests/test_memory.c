@@ -39,6 +39,7 @@ static void set_up(void)
         rig_ask(&rig, (struct rr_control){.kind = RR_CONTROL_LISTENER_ADD}, &listener, 1).result, 0);
     for (int i = 0; i < 3; i++)
         fake_serve(&rig, &fakes[i], (uint32_t)i + 1);
+    rig_settings(&rig, 32, 100000, 0, 0); /* however late we take */
 }
 
 static void tear_down(void)
@@ -117,7 +118,7 @@ static int spawn_some(const struct rr_spawn *request, int *pidfd, int *step)
 static void heirs_that_end_at_once(void)
 {
     static const char text[] = "\1\0\0\0\0\0\0\0/bin/true\0/\0true"; /* its 0 comes with it */
-    struct rr_control heir = {.kind = RR_CONTROL_HEIR, .value = {2, 100 * RR__MS, RR__SECOND}};
+    struct rr_control heir = {.kind = RR_CONTROL_HEIR, .value = {2, 100 * RR__MS, 60 * RR__SECOND}};
     struct rr_control keep = {.kind = RR_CONTROL_KEEP, .value = {RR_APP_CONTROL}};
     struct rr_control inherit = {.kind = RR_CONTROL_INHERIT, .value = {RR_INHERIT_WORKER}, .worker = 1};
     int command = memfd_create("heir", MFD_CLOEXEC), calls = rig_listen(), client, control = -1;

@@ -199,7 +199,7 @@ static void lifeline(void)
     struct pollfd item = {.fd = pidfd, .events = POLLIN};
     CHECK_EQUAL(poll(&item, 1, 0), 0);
     close(ends[1]);
-    CHECK_EQUAL(poll(&item, 1, 5000), 1);
+    CHECK_EQUAL(poll(&item, 1, 30000), 1);
     CHECK_EQUAL(waitpid(pid, &status, 0), pid);
     CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
     close(pidfd);

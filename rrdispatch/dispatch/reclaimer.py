@@ -146,16 +146,25 @@ class Reclaims:
         itself and take-back by asking; under overload they would be overtaken again and again.
         What only some have a channel for holds up its own listener only.
         """
-        partial = self._sender.slots.partial
-        if not self.wanting or not self._sender.slots.ready or self._refused:
+        if not (self.wanting or self._helpers) or not self._sender.slots.ready or self._refused:
             return False
+        partial = self._sender.slots.partial
+
+        def concerned(number: int) -> bool:
+            return number == only if only >= 0 else not partial(number)
+
+        if any(
+            self._fetches_for_dead(one) and concerned(one.lane) for one in self._helpers.values()
+        ):
+            return True
         dead = (one for one in self.wanting if one.state == State.DEAD and not self._is_late(one))
         return any(
-            lane.queued()
-            for one in dead
-            for number, lane in one.lanes.items()
-            if (number == only if only >= 0 else not partial(number))
+            lane.queued() for one in dead for number, lane in one.lanes.items() if concerned(number)
         )
+
+    def _fetches_for_dead(self, helper: Helper) -> bool:
+        """It may have the last one of the queue in its hand."""
+        return helper.asked_ns > 0 and not helper.late and helper.worker.state == State.DEAD
 
     def _is_late(self, worker: Worker) -> bool:
         helper = self._helpers.get(worker)

@@ -341,7 +341,7 @@ def test_the_lifeline_ends_the_whole_group(core: Any):
     mine.close()
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    assert poll.poll(20_000)
+    assert poll.poll(60_000)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
     # The pipe ends when the last of the group is gone.
     assert os.read(reading, 1) == b""

@@ -14,7 +14,7 @@ from rrdispatch import _core
 from rrdispatch._core.layout import FLAG_MOVED, Control, ControlKind, SpawnRequest
 from tests.harness.readable import readable
 
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Loop:

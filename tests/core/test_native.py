@@ -194,7 +194,7 @@ def run(core: ModuleType, code: str, **request: object) -> tuple[int, str]:
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as output:
         said = output.read()
-    assert readable(pidfd, 30)
+    assert readable(pidfd, 60)
     os.close(pidfd)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), said
 
@@ -283,7 +283,7 @@ def test_the_lifeline_ends_the_group(core):
     its.close()
     assert not readable(pidfd, 0)
     ours.close()
-    assert readable(pidfd, 10)
+    assert readable(pidfd, 60)
     os.close(pidfd)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
 

@@ -124,11 +124,27 @@ LISTEN = Step(K.LISTENER_ADD, 0, 0, (), ("listener a",))
 READY = Step(K.WORKER_READY, 1, 0, (0, 16), ())
 
 
+MOMENT, LONG = 10**6, 1 << 40
+
+
+def times(values: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a close: in a moment, for which we wait, or in none of the steps to come. In between what
+    is asked next would find it done in one of both.
+    """
+    quiet, limit = (*values[:2], 0, 0)[:2]
+    if min(quiet, limit) <= MOMENT:
+        return quiet, min(limit, MOMENT)
+    return max(quiet, LONG), max(limit, LONG)
+
+
 def say(dispatcher: Rig, step: Step, fds: Sequence[int], sequence: int) -> int | None:
     """The result, None if there is none yet."""
-    kept = {K.SETTINGS: step.values[:6]}.get(
-        K(step.kind) if step.kind in set(K) else K.PING, step.values
-    )
+    kept = step.values
+    if step.kind == K.SETTINGS:
+        kept = kept[:6]
+    elif step.kind == K.LISTENER_CLOSE:
+        kept = times(kept)
+    soon = step.kind == K.LISTENER_CLOSE and kept[1] <= MOMENT
     message = Control(
         step.kind,
         sequence,
@@ -141,7 +157,7 @@ def say(dispatcher: Rig, step: Step, fds: Sequence[int], sequence: int) -> int |
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
     with dispatcher.raw() as raw:
         raw.sendmsg([data], rights)
-    if step.kind in LATER and step.size is None and step.version == 1:
+    if step.kind in LATER and step.size is None and step.version == 1 and not soon:
         dispatcher.ping()
         answer = dispatcher._answers.pop(sequence, None)
         return None if answer is None else answer.result

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from rrdispatch._core.layout import ControlKind, Policy
 
-from .rig import Rig, answer_of, rig
+from .rig import MS, Rig, answer_of, rig
 
 
 @pytest.mark.parametrize("policy", list(Policy))
@@ -90,15 +88,22 @@ def test_an_idle_dispatcher_sleeps(dispatcher: Rig):
 
 def test_who_is_full_for_long_is_looked_at_ever_more_rarely(dispatcher: Rig):
     """Also where queues are short because the workers said how many they serve at a time."""
-    dispatcher.listen()
+    for _ in range(3):
+        dispatcher.listen()
     dispatcher.add(2, capacity=1)
     dispatcher.connect_many(10)
     dispatcher.event(ControlKind.FULL)
     assert dispatcher.ping().accepted == 4
-    time.sleep(1.2)  # this long nobody asks anything of it
-    before = dispatcher.ping().rounds
-    time.sleep(0.3)
-    assert dispatcher.ping().rounds - before < 110
+    is_left_alone(dispatcher, 1, 1200 * MS)
+    before = dispatcher.ping()
+    is_left_alone(dispatcher, 2, 300 * MS)
+    after = dispatcher.ping()
+    assert after.rounds - before.rounds < (after.now - before.now) / (3 * MS) + 10
+
+
+def is_left_alone(dispatcher: Rig, listener: int, time: int) -> None:
+    """Nobody asks anything of it until it says that the time for a close is over."""
+    dispatcher.ask(ControlKind.LISTENER_CLOSE, listener=listener, values=(time, time))
 
 
 def test_listeners_take_turns_under_load(kind: str):

@@ -49,7 +49,8 @@ def test_what_an_heir_is_started_with(house: House, capfd: pytest.CaptureFixture
 
 
 def test_an_heir_meets_no_signal_that_the_dispatcher_ignores(house: House):
-    house.expect(command=["/bin/sh", "-c", "grep SigIgn /proc/self/status > ignored"])
+    # One only: the next one would empty the file under our eyes.
+    house.expect(most=1, command=["/bin/sh", "-c", "grep SigIgn /proc/self/status > ignored"])
     house.die()
     path = house.folder / "ignored"
     wait_until(lambda: path.exists() and path.read_text().endswith("\n"), "a word")
@@ -210,18 +211,21 @@ def test_what_waited_to_be_told_is_not_told_to_the_heir(house: House):
 
 
 def test_an_heir_that_says_nothing_is_killed_and_replaced(house: House):
+    """The first one leaves a word and is silent; the next ones speak at once."""
     rig = house.rig
     script = (
-        f'[ -e said ] && exec "$@"; echo $$ > word; mv word said; exec {shutil.which("sleep")} 1000'
+        '[ -e said ] && { echo >&3; exec "$@"; }; exec 4> alive; echo > said; '
+        f"exec {shutil.which('sleep')} 1000"
     )
+    os.mkfifo(house.folder / "alive")
+    alive = os.open(house.folder / "alive", os.O_RDONLY | os.O_NONBLOCK)
     house.expect(most=16, silence=SECOND, command=["/bin/sh", "-c", script, "heir", *house.command])
     house.die()
-    said = house.folder / "said"
-    wait_until(said.exists, "the silent one")
-    silent = os.pidfd_open(int(said.read_text()))
     house.succeed()
     assert house.started() >= 2
-    gone(silent)
+    wait_readable(alive, "the end of the silent one")
+    assert os.read(alive, 1) == b""
+    os.close(alive)
     # This one has spoken: it is left alone however long it is silent then.
     heir = os.pidfd_open(house.facts["pid"])
     rig.listen()
@@ -265,7 +269,7 @@ def test_a_program_that_is_not_there(house: House):
     house.call()
     house.succeed()
     assert house.started() == 4
-    assert len(children(rig.dispatcher.pid)) == 1
+    wait_until(lambda: len(children(rig.dispatcher.pid)) == 1, "the others' end")
 
 
 def test_without_a_command_it_ends_as_before(house: House):

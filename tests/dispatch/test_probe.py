@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from rrdispatch._core.layout import (
@@ -12,7 +14,7 @@ from rrdispatch._core.layout import (
     State,
 )
 
-from .rig import MS, SECOND, Rig
+from .rig import MS, SECOND, Rig, answer_of
 from .workers import Worker
 
 STALL = 5 * MS
@@ -20,7 +22,6 @@ STALL = 5 * MS
 
 def stall(dispatcher: Rig, worker: Worker, other: Worker) -> None:
     """Let something wait in `worker` until it is stalled, and `other` get it."""
-    dispatcher.until(lambda: worker.pending() > 0, "something waits")
     dispatcher.event(ControlKind.STALLED, worker)
     other.take().answer()
 
@@ -52,6 +53,7 @@ def test_a_stalled_worker_finds_a_probe_and_is_back_when_it_took_it(
     lasted = dispatcher.event(ControlKind.RECOVERED, one).values[0]
     assert lasted > 0
     assert one.board.load(Field.STALLED) == 0
+    dispatcher.settings()  # however late we take
     dispatcher.connect_fresh()
     dispatcher.connect_fresh()
     one.take().close()
@@ -88,28 +90,39 @@ def test_a_worker_that_works_off_a_long_queue_is_not_hung(dispatcher: Rig):
     dispatcher.settings(heartbeat=SECOND)
     dispatcher.listen()
     (one,) = dispatcher.add(1)
+    taken = [dispatcher.ping().now]
     dispatcher.connect_many(8)
     dispatcher.accepted(8)
     for _ in range(8):
         began = dispatcher.ping().now
         dispatcher.until(lambda began=began: dispatcher.ping().now - began > SECOND // 5)
         one.take().close()
-    assert dispatcher.count(ControlKind.HUNG) == 0
+        taken.append(dispatcher.ping().now)
+    assert taken[-1] - taken[0] > SECOND
+    assert dispatcher.count(ControlKind.HUNG) == 0 or longest(taken) >= SECOND
+
+
+def longest(times: list[int]) -> int:
+    """The longest pause: we may have got no core, and then it is hung."""
+    return max(later - time for time, later in pairwise(times))
 
 
 def test_time_without_work_does_not_count(dispatcher: Rig):
     dispatcher.settings(stall=STALL, heartbeat=SECOND // 2)
     dispatcher.listen()
     (one,) = dispatcher.add(1)
+    waits = []
     for _ in range(2):
+        before = dispatcher.ping().now
         dispatcher.connect()
         # Several looks of the dispatcher with something waiting.
         began = dispatcher.ping().now
         dispatcher.until(lambda began=began: dispatcher.ping().now - began > 5 * STALL)
         one.take().close()
         began = dispatcher.ping().now
+        waits.append(began - before)
         dispatcher.until(lambda began=began: dispatcher.ping().now - began > SECOND)
-    assert dispatcher.count(ControlKind.HUNG) == 0
+    assert dispatcher.count(ControlKind.HUNG) == 0 or max(waits) >= SECOND // 2
 
 
 def test_a_single_worker_that_takes_nothing_is_hung(dispatcher: Rig):
@@ -183,8 +196,10 @@ def test_without_take_back_the_queue_stays(dispatcher: Rig):
 def test_without_a_probe_it_is_back_as_soon_as_its_queue_is_moved(dispatcher: Rig):
     dispatcher.settings(stall=STALL, switches=SWITCH_NO_PROBE)
     dispatcher.listen()
-    one, other = dispatcher.add(2)
-    dispatcher.connect()
-    stall(dispatcher, one, other)
+    (one,) = dispatcher.add(1)
+    dispatcher.add(1, process=True)
+    client = dispatcher.connect()
+    dispatcher.event(ControlKind.STALLED, one)
     dispatcher.event(ControlKind.RECOVERED, one)
+    assert answer_of([client]) == ["1"]
     assert one.pending() == 0

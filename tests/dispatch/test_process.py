@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import socket
 import sys
@@ -181,9 +180,7 @@ def test_the_python_dispatcher_is_a_module_too():
     )
     os.close(its)
     _core.control_send(ours, Control(ControlKind.STOP, 1).pack(), ())
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    assert poll.poll(20_000)
+    wait_readable(pidfd, "the end of the dispatcher")
     assert os.waitpid(pid, 0)[1] == 0
     for fd in (ours, pidfd):
         os.close(fd)

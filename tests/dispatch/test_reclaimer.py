@@ -60,9 +60,10 @@ def test_one_that_hangs_is_given_up_and_what_it_takes_later_is_not_lost(
 ):
     dead, other = waiting
     (helper,) = helpers(dispatcher)
+    before = dispatcher.ping().abandoned  # on a busy machine it was late once already
     os.kill(helper, signal.SIGSTOP)
     other.take().answer()
-    dispatcher.until(lambda: dispatcher.ping().abandoned == 1, "given up")
+    dispatcher.until(lambda: dispatcher.ping().abandoned > before, "given up")
     assert dead.pending() == 3
     # The dispatcher goes on without it.
     client = dispatcher.connect()

@@ -122,10 +122,12 @@ def test_what_waits_for_a_stalled_worker_goes_to_the_next_in_order(dispatcher: R
     workers = dispatcher.add(4, batch=batch)
     client = CLIENTS[0]
     first, second, *_ = order(client, [0, 1, 2, 3])
+    # Who has something in hand is taken for stalled five times as soon: the second one is not yet.
+    come(dispatcher, client)
+    workers[first].take()
     for _ in range(5):
         come(dispatcher, client)
-    # Long enough that nobody takes the second one for stalled meanwhile.
-    dispatcher.settings(Policy.SOURCE_HASH, stall=100 * MS)
+    dispatcher.settings(Policy.SOURCE_HASH, stall=600 * MS)
     dispatcher.until(lambda: dispatcher.stats(workers[first]).moved_away == 5, "five moved")
     dispatcher.settings(Policy.SOURCE_HASH, stall=NEVER)
     dispatcher.until(lambda: dispatcher.stats(workers[second]).pending == 5, "five arrived")

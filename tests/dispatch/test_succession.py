@@ -79,8 +79,8 @@ def test_when_the_primary_is_gone_all_is_handed_out_first(dispatcher: Rig, famil
     worker.stop()
     clients = dispatcher.connect_many(20)
     dispatcher.event(ControlKind.FULL)
+    worker.go_on()  # the backlog is waited for two seconds: it is to have a core by then
     leave(dispatcher)
-    worker.go_on()
     assert answer_of(clients) == ["0"] * 20
     assert dispatcher.wait_end() == 0
     # The worker saw the end of its channel.

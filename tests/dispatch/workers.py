@@ -17,7 +17,7 @@ from rrdispatch import _core
 from rrdispatch._core.layout import Field, SpawnRequest, Taken
 from rrdispatch.net.channels import Channel
 
-LIMIT = 20.0
+LIMIT = 60.0
 ROOT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("worker_process.py")
 

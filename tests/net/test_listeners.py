@@ -40,10 +40,17 @@ def test_a_tcp_listener_has_the_options_it_needs(text, family):
 
 
 def test_the_same_port_on_v4_and_v6():
-    with bind(parse("127.0.0.1:0")) as first:
-        port = first.getsockname()[1]
-        with bind(InetAddress("::1", port)) as second:
-            assert second.getsockname()[1] == port
+    for turn in range(5):
+        with bind(parse("127.0.0.1:0")) as first:
+            port = first.getsockname()[1]
+            try:
+                second = bind(InetAddress("::1", port))
+            except BindError:  # somebody else has it there; not five times
+                assert turn < 4
+                continue
+            with second:
+                assert second.getsockname()[1] == port
+            return
 
 
 def test_a_port_in_use_names_its_holder():

@@ -26,7 +26,7 @@ from tests.harness.readable import readable
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOT = ROOT / "rrdispatch" / "serve" / "boot.py"
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 @dataclass

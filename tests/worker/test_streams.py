@@ -25,7 +25,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]],
     def run_one(main: Coroutine[Any, Any, None]) -> None:
         loop = new_loop()
         try:
-            loop.run_until_complete(asyncio.wait_for(main, 20))
+            loop.run_until_complete(asyncio.wait_for(main, 60))
         finally:
             loop.close()
 
@@ -104,7 +104,7 @@ def test_tls(bench: Bench, run: Run) -> None:
 
     async def main() -> None:
         server = await rrdispatch.aio.start_server(
-            echo, sock=bench.listener, ssl=context, ssl_handshake_timeout=5
+            echo, sock=bench.listener, ssl=context, ssl_handshake_timeout=60
         )
         async with server:
             assert await talk(bench, ssl=trusting, server_hostname="x") == b"hello"
