@@ -42,6 +42,7 @@ FIRST_PAUSE, MOST_PAUSE = 0.1, 2.0  # after a logger that could not be started, 
 SOON = 5.0
 REOPEN_WITHIN = 5.0
 MOST_SAID = 8192  # characters: six bytes each, at worst, in a message that has to be taken whole
+SLOW = 9.0  # seconds that a logger on a busy machine may take on top of what it was told
 LAST_WAIT = 2.0  # for the logger to write what it has, at the very end
 
 
@@ -164,7 +165,7 @@ class Logs:
         future: asyncio.Future[str] = self._loop.create_future()
         self._tails[worker] = future
         self._tell({"tail": worker, "wait": wait})
-        limit = self._loop.call_later(wait + 1.0, self._tailed, worker, "")
+        limit = self._loop.call_later(wait + SLOW, self._tailed, worker, "")
         future.add_done_callback(lambda _: limit.cancel())
         return future
 

@@ -23,7 +23,7 @@ from rrdispatch.errors import ConfigError, ControlError
 FORMAT = 1
 FILE, IDS = "app.json", ".ids"
 MOST = 8 << 20  # bytes; an environment has 2 MiB at the most (execve(2))
-WAIT = 5.0  # for others who give out an id
+WAIT = 30.0  # for others who give out an id: their disk may be busy
 RUN, STOP = "run", "stop"
 
 

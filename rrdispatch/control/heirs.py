@@ -28,6 +28,7 @@ from rrdispatch.net.listeners import ListeningSocket
 from rrdispatch.settings import Settings, from_values
 
 CONTROL = 3  # where a dispatcher gives an heir its control socket
+LAST_ANSWER = 15.0  # seconds: of a start whose service is over; on a busy machine it needs some
 # Found where we were found, wherever the cwd has another package of that name.
 _RUN = (
     "import sys; sys.path[0] = sys.argv[1]; from rrdispatch.cli.heir import main; sys.exit(main())"
@@ -124,7 +125,7 @@ async def serve(
             if supervisor.operations.ran_out:
                 app.wants_end()  # nobody need start it again
             if beside is not None:
-                await asyncio.wait([beside], timeout=1.0)
+                await asyncio.wait([beside], timeout=LAST_ANSWER)
             if clients is not None:
                 await clients.close()
     except Error as error:
