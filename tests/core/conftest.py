@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -10,6 +11,12 @@ import pytest
 from rrdispatch import _core
 
 CORES = ["pure", *(["native"] if _core.NATIVE else [])]
+
+
+def children() -> set[str]:
+    """Of this process, whoever started them: another test may have left one."""
+    tasks = Path("/proc/self/task").iterdir()
+    return {pid for task in tasks for pid in (task / "children").read_text().split()}
 
 
 @pytest.fixture(params=CORES)

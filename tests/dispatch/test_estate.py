@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -181,6 +183,16 @@ def test_stop_closes_what_is_kept_and_starts_no_heir(house: House):
         ended(reading)
 
 
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """More than the 1,024 that a shell gives."""
+    before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(before, 8192)), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before, hard))
+
+
+@pytest.mark.usefixtures("many_descriptors")
 def test_an_heir_that_reads_late_is_given_everything(house: House):
     rig = house.rig
     rig.listen()

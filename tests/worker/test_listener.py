@@ -21,6 +21,7 @@ from rrdispatch._core.layout import Field
 from rrdispatch.worker.connection import Connection
 from rrdispatch.worker.listener import ListenerClosed
 from tests.harness.readable import readable
+from tests.harness.servers import wait_until
 
 from .conftest import Bench
 
@@ -70,8 +71,12 @@ def test_a_client_that_is_gone_still_has_an_address(bench: Bench) -> None:
         connection.recv(1)
     connection.close()
     gone = bench.connect(peer=b"")
+    port = gone.getsockname()[1]
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     gone.close()
+    wait_until(
+        lambda: f":{port:04X} " not in Path("/proc/net/tcp").read_text(), 20
+    )  # its reset came
     connection, address = bench.listener.accept()
     assert address == ("", 0)
     connection.close()
