@@ -73,7 +73,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Iterator[Rig]:
+def rig(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rig]:
+    monkeypatch.setattr(logsink, "END_PATIENCE", LIMIT)  # who reads here may wait for a core
     made = Rig()
     yield made
     if made.thread.is_alive():

@@ -23,6 +23,7 @@ from tests.cluster.service import (
     own_fds,
     running,
 )
+from tests.harness.ports import kept_port
 from tests.harness.servers import wait_until
 
 
@@ -239,7 +240,8 @@ def serve(listener):
     app(tmp_path, text)
 
     async def main() -> None:
-        async with running("app:serve", tmp_path) as service:
+        address = f"127.0.0.1:{kept_port()}"  # nobody else's afterwards
+        async with running("app:serve", tmp_path, bind=[address]) as service:
             host, _, port = service.address.rpartition(":")
             opened = [await asyncio.open_connection(host, int(port)) for _ in range(20)]
             service.supervisor.stop()

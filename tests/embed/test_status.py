@@ -13,6 +13,7 @@ from rrdispatch import Cluster
 from rrdispatch.errors import BindError, ConfigError
 from tests.cluster.service import app
 from tests.embed.test_cluster import settings
+from tests.harness.ports import kept_port
 
 
 def test_it_tells_its_address_and_answers_while_it_serves(tmp_path: Path) -> None:
@@ -25,7 +26,7 @@ def test_it_tells_its_address_and_answers_while_it_serves(tmp_path: Path) -> Non
             told.append(str(event["address"]))
             came.set()
 
-    more = settings(tmp_path, status_bind="127.0.0.1:0")
+    more = settings(tmp_path, status_bind=f"127.0.0.1:{kept_port()}")
     with Cluster("app:serve", on_event=hear, **more):
         assert came.wait(60)
         url = f"http://{told[0]}/ready"

@@ -13,6 +13,7 @@ from rrdispatch.errors import ConfigError, Error
 from tests.cluster.service import app
 from tests.embed.test_cluster import ask, settings
 from tests.harness import processes
+from tests.harness.ports import kept_port
 
 
 def test_when_all_workers_have_ended_it_is_over(tmp_path: Path) -> None:
@@ -30,7 +31,8 @@ def test_when_all_workers_have_ended_it_is_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("codes", [(0,), [0, 3], "0,3"])
 def test_exit_codes_as_numbers_or_text(tmp_path: Path, codes: Any) -> None:
-    more = settings(app(tmp_path), stop_exit_codes=codes, max_memory_restart="2G")
+    bind = f"127.0.0.1:{kept_port()}"  # nobody else's afterwards
+    more = settings(app(tmp_path), bind=bind, stop_exit_codes=codes, max_memory_restart="2G")
     with Cluster("app:serve", **more) as cluster:
         (address,) = cluster.addresses
         for row in cluster.stats()["workers"]:
