@@ -24,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tests.harness.ports import free_port
 from tests.harness.records import EOF, OK, REFUSED, RESET, STATUS, TIMEOUT, Plan, Record, quantile
 
 from . import figures
@@ -96,8 +97,7 @@ def nothing() -> Iterator[str]:
     """The address of a server that does nothing but answer."""
     made = program()
     assert made is not None, "ask program() first"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     server = subprocess.Popen([made, "answer", address.rpartition(":")[2]], stdin=subprocess.PIPE)
     try:
         _until_it_listens(server, address)

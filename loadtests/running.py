@@ -17,6 +17,7 @@ import psutil
 
 from tests.harness import processes
 from tests.harness.load import Load
+from tests.harness.ports import free_port
 from tests.harness.records import Plan, Record
 from tests.harness.servers import Server, wait_until
 
@@ -80,7 +81,7 @@ class Running(Server):
         shutil.copytree(APPS, directory, ignore=shutil.ignore_patterns("__pycache__"))
         self.contender, self.directory, self.number = contender, directory, workers
         self.deploy("v0")
-        port = free_port()
+        port = free_port()  # not all of them tell which one they got for port 0
         self.address = f"127.0.0.1:{port}"
         self.workers: set[int] = set()
         place = Place(port, workers, directory)
@@ -175,9 +176,3 @@ def all_files() -> None:
     """As many descriptors as there may be, for each contender: what it can do is asked."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def free_port() -> int:
-    """Not all of them tell which one they got for port 0."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

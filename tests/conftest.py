@@ -55,7 +55,7 @@ def descriptors_are_closed() -> Iterator[None]:
         return
     gc.collect()
     try:
-        wait_until(is_right, 5.0)
+        wait_until(is_right, 20.0)
     except TimeoutError:
         left = sorted(_target(fd) for fd in _descriptors() - before)
         pytest.fail(f"{len(left)} descriptors are left open: {', '.join(left)}")

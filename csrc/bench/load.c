@@ -269,14 +269,15 @@ static void run(void)
     uint64_t now = now_ns(), sweep_at = now;
 
     plan.due = plan.begin;
-    while (now < plan.end || plan.going > 0) {
+    /* What was due before the end is owed also by one that had no core until after it. */
+    while (now < plan.end || plan.going > 0 || (plan.mode == IS_OPEN && plan.due < plan.end)) {
         uint64_t next = sweep_at;
 
         if (now >= sweep_at) {
             sweep(now);
             next = sweep_at = now + SWEEP;
         }
-        if (plan.mode == IS_OPEN && now < plan.end) {
+        if (plan.mode == IS_OPEN && plan.due < plan.end) {
             uint64_t due = owed(now);
             next = due < next ? due : next;
         }

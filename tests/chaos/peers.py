@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tests.harness.load import run_load
+from tests.harness.ports import free_port
 from tests.harness.records import Plan
 from tests.harness.servers import Server, rrdispatch_command, wait_until
 
@@ -98,7 +99,7 @@ class Running(Server):
     """One of them, answering; whatever state it gets into, its end is ours."""
 
     def __init__(self, peer: Peer, directory: Path) -> None:
-        port = _free_port()
+        port = free_port()  # not all of them tell which one they got for port 0
         self.address = f"127.0.0.1:{port}"
         self._seen: set[int] = set()  # pids of workers
         super().__init__(peer.command(port), cwd=directory)
@@ -138,9 +139,3 @@ class Running(Server):
             except TimeoutError:
                 pass  # it is killed now
         self.close()
-
-
-def _free_port() -> int:
-    """Not all of them tell which one they got for port 0."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -18,8 +18,8 @@ from tests.harness.clusters import address
 from tests.harness.journal import Journal
 from tests.harness.records import TIMEOUT, Record, Tally
 
-READY_TIMEOUT = 2.0
-PROBATION = 4.0
+READY_TIMEOUT = 4.0
+PROBATION = 6.0
 REFUSED = "all were refused"
 
 
@@ -73,12 +73,21 @@ print("migrating", flush=True)
 time.sleep({2 * READY_TIMEOUT})
 """, "migrating"),
 )  # fmt: skip
-# By then all workers are of the new code, even where one takes READY_TIMEOUT to boot: only the
-# probation is between this and the end of the reload.
+# By then all workers are of the new code, however long one takes to boot: only the probation is
+# between this and the end of the reload.
 LATE = Broken("dies after 3 s", """
-import os, threading
+import os, pathlib, threading, time
 print("three seconds to live", flush=True)
-threading.Timer(3.0, os._exit, [9]).start()
+
+def _die():
+    here = pathlib.Path(__file__).parent
+    (here / f"booted-{os.environ['RRDISPATCH_SLOT']}").touch()
+    while len(list(here.glob("booted-*"))) < 2:
+        time.sleep(0.05)
+    time.sleep(3)
+    os._exit(9)
+
+threading.Thread(target=_die, daemon=True).start()
 """, "three seconds to live", serves=True)  # fmt: skip
 
 

@@ -40,9 +40,12 @@ def kill(it: Target, number: signal.Signals, choose: random.Random) -> int:
     """
     pid = it.running.stats()["dispatcher_pid"]
     pause(choose.uniform(0.0, 0.01))
+    if processes.state(pid) in ("", "Z"):
+        return 0
     with suppress(ProcessLookupError):
+        moment = time.monotonic_ns()  # a silence begins here at the latest
         processes.kill(pid, number)
-        return time.monotonic_ns()
+        return moment
     return 0
 
 
@@ -72,6 +75,8 @@ def kill_dispatcher(run: Run) -> Result:
             kills = [at for _ in ticks if (at := kill(it, signal.SIGKILL, choose))]
             load.wait_more(CLIENTS)
             tally = load.stop()
+        with suppress(TimeoutError):  # the last one is told of a moment later
+            it.wait_told("dispatcher-replaced", len(kills))
         replaced = len(it.told("dispatcher-replaced"))
     accepted = judge_all(result, it, tally, len(kills))
     away = silences(accepted, kills)

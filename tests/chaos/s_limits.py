@@ -120,7 +120,7 @@ def wait_idle(it: Target) -> None:
     def idle() -> bool:
         return all(row["inflight"] == row["pending"] == 0 for row in it.running.stats()["workers"])
 
-    wait_until(idle, 10.0, "no worker has a connection")
+    wait_until(idle, 60.0, "no worker has a connection")
 
 
 @scenario(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,26 @@ from tests.chaos.kit import Result, Run, scenario
 from tests.chaos.service import HANG, HANGS, Ticks
 from tests.harness import processes
 from tests.harness.followed import Followed, refused
+from tests.harness.journal import Journal
 from tests.harness.load import Load, load_beside
 from tests.harness.records import TIMEOUT, Plan, Tally, quantile
 from tests.harness.servers import ROOT, wait_until
 from tests.heirs.program import FollowedProgram
 
 MOST = 3  # heirs in 30 s
-DRAIN = 5.0
+DRAIN = 6.0
 FAILED = "0 failed requests"
 ADOPTED = "each was followed"
 TWO = "never two primaries"
 
 
 @contextmanager
-def followed(run: Run, *options: str, app: str = "probe:asgi") -> Iterator[Followed]:
+def followed(
+    run: Run, *options: str, app: str = "probe:asgi", env: Mapping[str, str] | None = None
+) -> Iterator[Followed]:
     """Two workers; whatever is left of it at the end is ended."""
     common = ("-i", "2", "--dispatcher", run.dispatcher, "--no-access-log", "--probation", "0.2")
-    service = Followed(app, *common, *options, home=Path(run.tmp) / "home")
+    service = Followed(app, *common, *options, home=Path(run.tmp) / "home", env=env)
     try:
         yield service
     finally:
@@ -222,9 +225,9 @@ def both_killed(run: Run) -> Result:
         # In turn, most of them would wait in the backlog, not in the queues.
         options = ("--drain-timeout", str(DRAIN), "--policy", "least-connections")
         with followed(run, *options, app=app) as service:
-            plan = Plan(service.address, count=8, path="/sleep/400", timeout=HANG)
+            plan = Plan(service.address, count=8, path="/sleep/800", timeout=HANG)
             with load_beside(service, plan) as load:
-                wait_until(lambda it=service: given(it) == 8, 20.0, "8 given")  # type: ignore[misc]
+                wait_until(lambda it=service: given(it) == 8, 60.0, "8 given")  # type: ignore[misc]
                 kill_both(service)
                 began = time.monotonic()
                 finished += len(load.finish().ok)
@@ -260,7 +263,9 @@ def given(service: Followed) -> int:
 def primary_busy(run: Run) -> Result:
     """What had been asked for is finished by the heir; the wish is 3 workers at the end."""
     result, choose, deaths = Result(), random.Random(7), 0
-    with followed(run, "--max-restarts", "0") as service:
+    journal = Journal(run.tmp / "journal")
+    journal.directory.mkdir()
+    with followed(run, "--max-restarts", "0", env=journal.env) as service:
         with load_beside(service, Plan(service.address, rate=100.0, timeout=HANG)) as load:
             load.wait_more(20)
             for number in Ticks(run.size(2.0, 11.0), run.size(6.0, 110.0)):
@@ -279,7 +284,11 @@ def primary_busy(run: Run) -> Result:
     result.counts |= {"workers killed": deaths, "requests": len(tally.records)}
     result.counts |= {"lost in hand": len(tally.failed), "hangs": outcomes[TIMEOUT]}
     result.check(HANGS, not outcomes[TIMEOUT])
-    result.check("lost <= one per killed worker", len(tally.failed) <= deaths)
+    # A busy machine lets a worker wait for its core, and then it takes several at once. One per
+    # killed worker may have been taken and not been written down.
+    _, others = journal.inside(tally.failed)
+    result.check("lost that nobody had taken <= one per killed worker", len(others) <= deaths)
+    result.check("lost only where a worker was killed", deaths > 0 or not tally.failed)
     return result
 
 
@@ -296,8 +305,9 @@ def trouble(service: Followed, stats: dict[str, Any], choose: random.Random) -> 
         processes.kill(stats["logger_pid"])
     else:
         serving = [row["pid"] for row in stats["workers"] if row["state"] == "ready"]
-        processes.kill(choose.choice(serving))
-        return 1
+        if serving:
+            processes.kill(choose.choice(serving))
+        return len(serving[:1])
     return 0
 
 

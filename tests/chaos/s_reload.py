@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ DRAIN = 10.0
 SHORT_DRAIN = 4.0  # where the next step waits until the old workers end their WebSockets
 KEPT = ("primary", "dispatcher", "logger")
 GROWTH_KB = 512
+COUNTING = threading.Lock()
 
 
 def deployed(run: Run, app: Deployment, **more: Any) -> Any:
@@ -46,7 +48,7 @@ def rest(running: Cluster) -> None:
         states = [row["state"] for row in running.stats()["workers"]]
         return states == ["ready"] * WORKERS and len(family(running)) == WORKERS + len(KEPT)
 
-    wait_until(at_rest, 30.0, "the cluster is at rest")
+    wait_until(at_rest, 60.0, "the cluster is at rest")
 
 
 def holders(running: Cluster) -> dict[str, int]:
@@ -74,9 +76,14 @@ class Watched:
             self.rss.setdefault(name, []).append(processes.memory(pid).rss)
             self.tasks.setdefault(name, []).append(threads(pid))
 
+    def _as_at_first(self) -> bool:
+        return all(census.kinds(pid) == self.fds[name] for name, pid in self.pids.items())
+
     def judge(self, result: Result) -> None:
         """After the load: at rest again, and everything as at the beginning."""
         rest(self.running)
+        with suppress(TimeoutError):  # a file that is just being read is closed again
+            wait_until(self._as_at_first, 10.0)
         delta = {
             name: sum(census.kinds(pid).values()) - sum(self.fds[name].values())
             for name, pid in self.pids.items()
@@ -85,8 +92,7 @@ class Watched:
         result.counts["fds delta"] = said(delta)
         result.counts["RSS growth kB"] = said(growth)
         result.counts["threads growth"] = said({k: grown(v) for k, v in self.tasks.items()})
-        same = all(census.kinds(pid) == self.fds[name] for name, pid in self.pids.items())
-        result.check("fds delta 0", same and not any(delta.values()))
+        result.check("fds delta 0", self._as_at_first() and not any(delta.values()))
         result.check(f"RSS flat (+{GROWTH_KB} kB)", max(growth.values()) <= GROWTH_KB)
         result.check("threads flat", all(grown(values) <= 0 for values in self.tasks.values()))
         result.check("the same primary, dispatcher, logger", holders(self.running) == self.pids)
@@ -168,6 +174,8 @@ def reload_in_a_row(run: Run, number: int, turns: int, drain: float) -> Result:
                 running.reload()
                 moments.append(time.monotonic_ns())
                 watched.look()
+                if not turns:  # all have come again, and the next reload has them to move
+                    traffic.loads[deploys.SOCKETS].wait_more(16)
             took = time.monotonic() - began
             rest(running)
             since = time.monotonic_ns()
@@ -248,9 +256,11 @@ def ask(running: Cluster, ended: Counter[str]) -> threading.Thread:
     def work() -> None:
         try:
             running.reload()
-            ended["succeeded"] += 1
+            how = "succeeded"
         except ReloadError as error:
-            ended[error.message.partition(";")[0]] += 1
+            how = error.message.partition(";")[0]
+        with COUNTING:
+            ended[how] += 1
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -327,8 +337,8 @@ def term_in_reload(run: Run, app: Deployment, new: bool) -> tuple[Tally, int, in
 
     With ``new`` it is sent when a new worker has answered, else while the first one boots.
     """
-    options = ["-i", "2", "--probation", "1", "--drain-timeout", "2", "--no-access-log"]
-    options += ["--dispatcher", run.dispatcher]
+    options = ["-i", "2", "--probation", "1", "--no-access-log", "--dispatcher", run.dispatcher]
+    options += ["--drain-timeout", str(SHORT_DRAIN)]
     with (
         Service("deployed:asgi", *options, cwd=app.directory) as service,
         Traffic(service.address) as traffic,

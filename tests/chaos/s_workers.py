@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from rrdispatch.errors import ReloadError
 from tests.chaos.kit import Result, Run, scenario
@@ -167,7 +168,7 @@ def kill_boot(run: Run) -> Result:
     """Alternating: the delay of a respawn doubles only for deaths in a row before READY."""
     result, kills, rounds = Result(), 0, int(length(run, 6, 30))
     choose = random.Random(2)
-    slow = {"PROBE_BOOT": "0.05"}
+    slow = {"PROBE_BOOT": "0.3"}
     with target(run, "probe:serve", workers=WORKERS, env=slow) as it, it.crowd() as load:
         for _ in range(rounds):
             pids = it.wait_serving(WORKERS)
@@ -191,7 +192,24 @@ def wait_for_state(it: Target, *states: str) -> list[int]:
         found[:] = [pid for state in states for pid in it.pids(state)]
         return bool(found)
 
-    wait_until(look, 10.0, f"a worker is {' or '.join(states)}")
+    wait_until(look, 30.0, f"a worker is {' or '.join(states)}")
+    return found
+
+
+def wait_for_draining(it: Target) -> list[int]:
+    """Pids of workers that are to go; once more if they were gone before anybody looked."""
+    found: list[int] = []
+
+    def look() -> bool:
+        found[:] = [*it.pids("draining"), *it.pids("stopping")]
+        if not found and len(it.running.stats()["workers"]) == len(it.serving()) == WORKERS // 2:
+            it.running.scale(WORKERS)
+            it.wait_serving(WORKERS)
+            it.running.scale(WORKERS // 2)
+        return bool(found)
+
+    it.running.scale(WORKERS // 2)
+    wait_until(look, 60.0, "a worker drains")
     return found
 
 
@@ -211,6 +229,7 @@ def kill_reload(run: Run) -> Result:
             with reloading(it) as reloads:
                 for _ in Ticks(0.15, length(run, 4.0, 30.0)):
                     kill_any(it, choose, killed)
+                wait_until(lambda: sum(reloads.values()) >= 2, 60.0, "two reloads have ended")
             it.wait_serving(WORKERS)
             generation = it.running.reload().generation
             load.wait_more(CLIENTS)
@@ -272,8 +291,7 @@ def kill_drain(run: Run) -> Result:
         for _ in range(rounds):
             it.wait_serving(WORKERS)
             load.wait_more(CLIENTS)
-            it.running.scale(WORKERS // 2)
-            kills += it.kill(wait_for_state(it, "draining", "stopping"))
+            kills += it.kill(wait_for_draining(it))
             it.running.scale(WORKERS)
         tally = load.stop()
     result.counts |= {"rounds": rounds, "kills": kills}
@@ -295,11 +313,13 @@ def kill_stop(run: Run) -> Result:
         ledger = new_ledger(run)
         with Service("probe:serve", *options, env=ledger.env) as service:
             victim = service.workers()[0]
-            plan = Plan(service.address, count=60, path="/sleep/40", timeout=HANG)
+            plan = Plan(service.address, count=60, path="/sleep/200", timeout=HANG)
             load = load_beside(service, plan)
             load.wait_more(1)
+            now = partial(ledger.judge, ended=False)
+            wait_until(lambda: now().accepted == 60, 30.0, "all are accepted")  # noqa: B023
             service.send_signal(signal.SIGTERM)
-            service.output.wait("stopping", 10.0)
+            service.output.wait("stopping", 30.0)
             processes.kill(victim)
             tally = load.finish()
             service.wait()

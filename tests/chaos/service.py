@@ -99,7 +99,7 @@ class Target:
         wait_until(lambda: len(there()) >= number, SERVED_WITHIN, f"{number} workers serve")
         return there()
 
-    def wait_told(self, name: str, number: int, timeout: float = 10.0) -> None:
+    def wait_told(self, name: str, number: int, timeout: float = 30.0) -> None:
         wait_until(lambda: len(self.told(name)) >= number, timeout, f"{number} times {name}")
 
     def crowd(self, path: str = "/sleep/10") -> Load:

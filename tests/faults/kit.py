@@ -59,7 +59,7 @@ class Group:
         for pid in self.read("cgroup.procs").split():
             with contextlib.suppress(OSError):
                 (self.parent / "cgroup.procs").write_text(pid)
-        wait_until(self._removed, 10.0, f"nobody is left in {self.path}")
+        wait_until(self._removed, 30.0, f"nobody is left in {self.path}")
 
     def _removed(self) -> bool:
         """Killed ones leave a group some time after their end."""

@@ -17,6 +17,7 @@ from rrdispatch._core.layout import ControlKind
 from tests.dispatch.rig import answer_of, rig
 from tests.faults.kit import APPS, cgroup
 from tests.harness import processes
+from tests.harness.processes import Process
 from tests.harness.servers import Service, wait_until
 
 KINDS = ["python"] if _core.dispatcher_program() is None else ["c", "python"]
@@ -50,7 +51,7 @@ class Asking:
     def more(self, count: int = 20) -> None:
         """So many more answers come."""
         enough = self.answers + count
-        wait_until(lambda: self.answers >= enough, 30.0, "they are served")
+        wait_until(lambda: self.answers >= enough, 60.0, "they are served")
 
     def __enter__(self) -> Asking:
         for thread in self._threads:
@@ -89,13 +90,25 @@ def logger_of(service: Service) -> int:
 
 
 def dispatcher_of(service: Service) -> int:
-    (found,) = [
-        each.pid
+    return min(dispatchers(service), key=lambda each: each.started).pid
+
+
+def dispatchers(service: Service) -> list[Process]:
+    """It and, while a queue is taken back, its helpers, which are forks of it."""
+    return [
+        each
         for each in processes.descendants(service.pid)
-        if "rr-dispatcher" in processes.command(each.pid)[0]
-        or any("dispatch/__main__" in word for word in processes.command(each.pid))
+        for command in (processes.command(each.pid),)
+        if any("rr-dispatcher" in word for word in command[:1])
+        or any("dispatch/__main__" in word for word in command)
     ]
-    return found
+
+
+def lasting(service: Service) -> list[Process]:
+    """All but the helpers of the dispatcher."""
+    dispatcher = dispatcher_of(service)
+    helpers = {each for each in dispatchers(service) if each.pid != dispatcher}
+    return [each for each in service.processes() if each not in helpers]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,22 +121,22 @@ def test_a_primary_without_descriptors(kind: str) -> None:
                 victim = service.workers()[0]
                 processes.kill(victim)
                 text = r"worker 0: it could not be started: Too many open files"
-                service.output.wait(text, 20.0)
+                service.output.wait(text, 60.0)
                 asking.more()
                 processes.kill(logger_of(service))
-                service.output.wait("the logger could not be started: Too many", 20.0)
+                service.output.wait("the logger could not be started: Too many", 60.0)
                 asking.more()
-            service.output.wait("the logger was replaced", 20.0)
+            service.output.wait("the logger was replaced", 60.0)
             service.wait_workers(lambda workers: workers.get(0, victim) != victim)
             asking.more()
             with no_more_fds(service.pid):
                 processes.kill(dispatcher_of(service))
-                service.output.wait("there is no dispatcher: Too many open files", 20.0)
-            service.output.wait("the dispatcher was replaced", 20.0)
+                service.output.wait("there is no dispatcher: Too many open files", 60.0)
+            service.output.wait("the dispatcher was replaced", 60.0)
             asking.more()
         # The first victim held one in its hand, the dispatcher what it had accepted.
         assert len(asking.errors) <= 2, asking.errors
-        wait_until(lambda: len(os.listdir(f"/proc/{service.pid}/fd")) == len(before), 10.0)
+        wait_until(lambda: len(os.listdir(f"/proc/{service.pid}/fd")) <= len(before), 30.0)
 
 
 def _has_run_out(service: Service) -> bool:
@@ -180,14 +193,15 @@ def test_an_app_that_takes_all_processes() -> None:
                 group.write("pids.max", int(group.read("pids.current")) - 2)
                 processes.kill(other)
                 told = service.output.wait(
-                    r"worker (\d): it could not be started: Resource temporarily unavailable", 20.0
+                    r"worker (\d): it could not be started: Resource temporarily unavailable", 60.0
                 )
                 again = len(service.output.lines)
-                service.output.wait(f"worker {told[1]}: it could not be started", 20.0, again)
+                service.output.wait(f"worker {told[1]}: it could not be started", 60.0, again)
                 asking.more()
                 processes.kill(bomber)  # its children go with its group: there is room again
                 service.wait_workers(
-                    lambda workers: len(workers) == 2 and not {bomber, other} & {*workers.values()}
+                    lambda workers: len(workers) == 2 and not {bomber, other} & {*workers.values()},
+                    60.0,
                 )
                 asking.more()
             assert len(asking.errors) <= 2, asking.errors
@@ -237,8 +251,8 @@ def test_a_stop_ends_also_without_the_one_that_cannot_be_had(lost: str) -> None:
         family = service.processes()
         with no_more_fds(service.pid):
             processes.kill(dispatcher_of(service) if lost == "dispatcher" else logger_of(service))
-            service.output.wait("Too many open files", 20.0)
+            service.output.wait("Too many open files", 60.0)
             service.send_signal(signal.SIGTERM)
-            assert service.popen.wait(20) == 0
-        left = processes.wait_gone(family, 5.0)
+            assert service.popen.wait(60) == 0
+        left = processes.wait_gone(family, 20.0)
         assert not left, [processes.command(each.pid) for each in left]

@@ -21,8 +21,9 @@ class Entries:
         """When this worker took the request's connection; 0 if it never did."""
         if record.number in self.begun:
             return self.begun[record.number]
-        for port, moment in self.taken:
-            if record.port and port == record.port and record.intended <= moment <= record.ended:
+        since = record.intended if record.fresh else 0  # a kept one was taken before
+        for port, moment in reversed(self.taken):
+            if record.port and port == record.port and since <= moment <= record.ended:
                 return moment
         return 0
 
@@ -51,9 +52,10 @@ class Journal:
         held: dict[int, int] = {}
         others: list[Record] = []
         for record in failed:
-            holders = [pid for pid, entries in journals.items() if entries.took(record)]
-            if holders:
-                held[record.number] = holders[0]
+            holders = {pid: entries.took(record) for pid, entries in journals.items()}
+            latest = max(holders, key=holders.__getitem__, default=0)
+            if latest and holders[latest]:
+                held[record.number] = latest
             else:
                 others.append(record)
         return held, others

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +57,7 @@ class Load:
             self._ended = True
             self._news.notify_all()
 
-    def wait_for(self, enough: Callable[[list[Record]], bool], timeout: float = 30.0) -> None:
+    def wait_for(self, enough: Callable[[list[Record]], bool], timeout: float = 60.0) -> None:
         """Wait until the records so far satisfy ``enough``."""
         with self._news:
             if not self._news.wait_for(lambda: enough(self.records) or self._ended, timeout):
@@ -64,7 +65,7 @@ class Load:
             if not enough(self.records):
                 raise RuntimeError(f"load: ended before it was enough; {Tally(self.records)}")
 
-    def wait_more(self, number: int, timeout: float = 30.0) -> None:
+    def wait_more(self, number: int, timeout: float = 60.0) -> None:
         """Wait until ``number`` more requests have ended than now."""
         goal = len(self.records) + number
         self.wait_for(lambda records: len(records) >= goal, timeout)
@@ -108,7 +109,8 @@ class Load:
         self._reader.join(10)
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             assert pipe is not None
-            pipe.close()
+            with suppress(BrokenPipeError):  # an order for one that had ended is in there still
+                pipe.close()
 
 
 def run_load(plan: Plan, timeout: float = 120.0) -> Tally:

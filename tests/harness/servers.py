@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -41,7 +41,8 @@ class Output:
 
     def follow(self, name: str, stream: IO[str]) -> threading.Thread:
         """Read a stream to its end in a thread."""
-        self._open += 1
+        with self._news:
+            self._open += 1
         thread = threading.Thread(target=self._read, args=(name, stream), daemon=True)
         thread.start()
         return thread
@@ -143,7 +144,7 @@ class Server:
         self.assert_nothing_left()
         return code
 
-    def assert_nothing_left(self, timeout: float = 5.0) -> None:
+    def assert_nothing_left(self, timeout: float = 20.0) -> None:
         """No process of it is alive ``timeout`` seconds after its end, nor a zombie."""
         self.processes()
         left = processes.wait_gone(self.known, timeout)
@@ -154,11 +155,12 @@ class Server:
         """Whatever state it is in: end every process of it."""
         self.also.close()
         for each in [*self.processes(), *self.known]:
-            if each.alive():
-                processes.kill(each.pid)
-        self.popen.wait(10)
+            with suppress(ProcessLookupError):  # one that ends with the one before it
+                if each.alive():
+                    processes.kill(each.pid)
+        self.popen.wait(30)
         for reader in self._readers:
-            reader.join(10)
+            reader.join(30)
         for stream in (self.popen.stdout, self.popen.stderr):
             assert stream is not None
             stream.close()
@@ -237,12 +239,19 @@ def workers(candidates: Sequence[Process]) -> dict[int, int]:
     found: dict[int, tuple[int, int]] = {}
     for each in candidates:
         environment = processes.environment(each.pid)
-        if "RRDISPATCH_SLOT" not in environment or os.getsid(each.pid) != each.pid:
+        if "RRDISPATCH_SLOT" not in environment or not _leads(each.pid):
             continue
         slot = int(environment["RRDISPATCH_SLOT"])
         entry = (int(environment["RRDISPATCH_GENERATION"]), each.pid)
         found[slot] = max(entry, found.get(slot, entry))
     return {slot: pid for slot, (_, pid) in sorted(found.items())}
+
+
+def _leads(pid: int) -> bool:
+    try:
+        return os.getsid(pid) == pid
+    except ProcessLookupError:  # it has just ended
+        return False
 
 
 def wait_until(condition: Callable[[], bool], timeout: float, what: str = "") -> None:

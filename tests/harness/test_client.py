@@ -39,10 +39,18 @@ def server(behave: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join()
 
 
-def one(behave: Callable[[socket.socket], None]) -> Record:
+def one(behave: Callable[[socket.socket], None], timeout: float = 15.0) -> Record:
     with server(behave) as address:
-        (record,) = run_load(Plan(address, count=1, timeout=0.2)).records
+        (record,) = run_load(Plan(address, count=1, timeout=timeout)).records
     return record
+
+
+@contextmanager
+def bound() -> Iterator[str]:
+    """An address that is taken, and where nobody listens: everybody is refused."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield "{}:{}".format(*held.getsockname())
 
 
 def saying(text: bytes) -> Callable[[socket.socket], None]:
@@ -90,13 +98,12 @@ def test_silence() -> None:
         while connection.recv(1000):
             pass
 
-    assert one(silent).outcome == "timeout"
+    assert one(silent, 0.2).outcome == "timeout"
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    (record,) = run_load(Plan(f"127.0.0.1:{port}", count=1)).records
+    with bound() as address:
+        (record,) = run_load(Plan(address, count=1)).records
     assert record.outcome == "refused"
     (record,) = run_load(Plan("unix:/no/such/socket", count=1)).records
     assert record.outcome == "refused"
@@ -171,7 +178,6 @@ def test_a_websocket_that_is_closed_otherwise() -> None:
 
 
 def test_a_websocket_that_nobody_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    (record,) = run_load(Plan(f"127.0.0.1:{port}", "websocket", count=1, rate=1.0)).records
+    with bound() as address:
+        (record,) = run_load(Plan(address, "websocket", count=1, rate=1.0)).records
     assert record.outcome == "refused"

@@ -22,8 +22,10 @@ if shutil.which("cc") is None:
 )
 def test_outcomes(path: str, outcome: str) -> None:
     with fake() as server:
-        plan = Plan(server.address, "closed", concurrency=2, path=path, timeout=0.3)
+        patience = 0.3 if outcome == TIMEOUT else 20.0
+        plan = Plan(server.address, "closed", concurrency=2, path=path, timeout=patience)
         found = fast.run(plan, 0.2)
+        server.settled()
         assert {record.outcome for record in found.records} == {outcome}
         assert len(found.records) == server.connections == len(server.requests) >= 2
         if outcome == OK:
@@ -34,16 +36,17 @@ def test_outcomes(path: str, outcome: str) -> None:
 
 
 def test_nobody_is_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
-    found = fast.run(Plan(address, "open", rate=50.0), 0.3)
+    with socket.socket() as held:  # bound, and nobody listens
+        held.bind(("127.0.0.1", 0))
+        found = fast.run(Plan("{}:{}".format(*held.getsockname()), "open", rate=50.0), 0.3)
     assert {record.outcome for record in found.records} == {REFUSED}
     assert found.rate == 0
 
 
 def test_kept_connections_are_asked_again() -> None:
     with fake() as server:
-        found = fast.run(Plan(server.address, "kept", concurrency=3, timeout=5.0), 0.3)
+        plan = Plan(server.address, "kept", concurrency=3, path="/later", timeout=20.0)
+        found = fast.run(plan, 2.0)
         assert {record.outcome for record in found.records} == {OK}
         assert sum(record.fresh for record in found.records) == server.connections == 3
         assert len(found.records) == len(server.requests) > 3
@@ -62,7 +65,7 @@ def test_an_open_loop_counts_from_when_a_request_should_have_begun() -> None:
 
 
 def test_the_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    assert fast.main(["--limit", "--seconds", "0.2", "--rate", "100"]) == 0
+    assert fast.main(["--limit", "--seconds", "0.2", "--rate", "100", "--timeout", "30"]) == 0
     told = capsys.readouterr().out
     assert told.count("none failed") == len(fast.MODES)
     assert told.count("the generator:") == len(fast.MODES)

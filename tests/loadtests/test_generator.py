@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,13 +14,16 @@ import pytest
 from loadtests.generator import SLOW
 from loadtests.running import Traffic, traffic
 from tests.harness.records import EOF, OK, REFUSED, RESET, STATUS, TIMEOUT, Plan
+from tests.harness.servers import wait_until
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Pid: 77\r\nX-Version: v3\r\n\r\nhi"
 
 
 @dataclass
 class Fake:
-    """By path: ``/``, ``/close`` before an answer, ``/half`` of one, ``/error``, ``/never``."""
+    """By path: ``/``, ``/close`` before an answer, ``/half`` of one, ``/error``, ``/never``, and
+    ``/later``, so that a test may be long and small.
+    """
 
     listener: socket.socket
     connections: int = 0
@@ -50,6 +54,15 @@ class Fake:
         if not self.requests or not self.requests[-1].startswith(b"GET /never"):
             connection.close()
 
+    def settled(self) -> None:
+        """Whoever has connected so far is counted: one more comes after all of them."""
+        with socket.create_connection(self.listener.getsockname(), 30) as last:
+            last.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            last.recv(1)
+        self.connections -= 1
+        self.requests.remove(b"GET / HTTP/1.1\r\n\r\n")
+        wait_until(lambda: len(self.requests) == self.connections, 30.0, "all have asked")
+
     def _one(self, connection: socket.socket) -> bool:
         head = b""
         while b"\r\n\r\n" not in head:
@@ -61,6 +74,8 @@ class Fake:
         path = head.split()[1]
         if path in (b"/close", b"/never"):
             return False
+        if path == b"/later":
+            time.sleep(0.05)
         said = ANSWER.replace(b"200 OK", b"503 No") if path == b"/error" else ANSWER
         connection.sendall(said[:20] if path == b"/half" else said)
         return path != b"/half" and b"keep-alive" in head
@@ -109,7 +124,9 @@ def test_kept_connections_are_asked_again() -> None:
 @pytest.mark.parametrize("mode", ["closed", "kept"])
 def test_failures_by_kind_and_never_tried_again(mode: str, path: str, outcome: str) -> None:
     with fake() as server:
-        records = traffic(Plan(server.address, mode, count=3, path=path, timeout=0.3))
+        patience = 0.3 if outcome == TIMEOUT else 20.0
+        records = traffic(Plan(server.address, mode, count=3, path=path, timeout=patience))
+        server.settled()
         assert len(server.requests) == server.connections == 3
     kinds = {each.outcome for each in records}
     assert kinds <= ({outcome, RESET} if outcome == EOF else {outcome})
@@ -117,9 +134,9 @@ def test_failures_by_kind_and_never_tried_again(mode: str, path: str, outcome: s
 
 
 def test_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as gone:
-        port = gone.getsockname()[1]
-    (record,) = traffic(Plan(f"127.0.0.1:{port}", count=1))
+    with socket.socket() as held:  # bound, and nobody listens
+        held.bind(("127.0.0.1", 0))
+        (record,) = traffic(Plan("{}:{}".format(*held.getsockname()), count=1))
     assert record.outcome == REFUSED
 
 

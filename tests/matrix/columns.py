@@ -13,15 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.harness.ports import free_port
 from tests.harness.processes import Process
 from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command, wait_until
 from tests.matrix.servers import APPS, Entry, Tools
 from tests.matrix.talk import TALKS, Asked, Talk
-from tests.programs.program import free_port
 
 WORKERS = 4
 TRIES = 3  # of an even split
-GOES_ON = 25.0  # seconds: a program that has not ended by then will not
+GOES_ON = 45.0  # seconds: a program that has not ended by then will not
 IN_USE = re.compile(r"(?i)(address|port)\b.*\bin use|EADDRINUSE|(os error|errno) 98")
 OF_A_WORKER = re.compile(r"^\S+\.\d+ \| ")
 ENDED = re.compile(r"worker \d+ \(pid \d+\) ended: (.*?) before it was ready")
@@ -98,13 +98,15 @@ def _session(pid: int) -> int:
 
 
 def clustered(entry: Entry, tools: Tools, port: int) -> list[str]:
+    # Who has no core for 50 ms would be passed over, and the split uneven.
     options = ("-i", str(WORKERS), "--name", "matrix", "--probation", "0.2")
-    return rrdispatch_command("run", *options, "--", *entry.filled(tools, port))
+    patient = ("--stall-timeout", "0.5")
+    return rrdispatch_command("run", *options, *patient, "--", *entry.filled(tools, port))
 
 
 def even_split(server: Clustered, sizes: Sizes) -> Cell:
     """One after the other: the difference between the workers is at most one. Again if not: whoever
-    needs 10 ms, for its first imports or on a busy machine, is passed over.
+    needs long, for its first imports or on a busy machine, is passed over.
     """
     seen: list[str] = []
     good = False

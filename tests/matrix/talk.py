@@ -158,7 +158,7 @@ class OwnBeside:
     def wait_more(self, number: int) -> None:
         goal = len(self._answers) + number
         with self._news:
-            if not self._news.wait_for(lambda: len(self._answers) >= goal, 30.0):
+            if not self._news.wait_for(lambda: len(self._answers) >= goal, 60.0):
                 raise TimeoutError(f"{number} more requests")
 
     def stop(self) -> Asked:

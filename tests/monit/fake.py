@@ -133,8 +133,18 @@ class View:
     async def look(self) -> str:
         if len(self.monit.screen_stack) > 1:
             self.dashboard.look()
-        await self.pilot.pause()
+        await self.settled()
         return self.text()
+
+    async def settled(self) -> None:
+        """The pilot takes a process without a core for one that has nothing to do: whatever is
+        under way has some turns of the loop first, and what is drawn later has its time.
+        """
+        await self.pilot.pause()
+        for _ in range(2):
+            await asyncio.sleep(0.02)
+            for _ in range(20):
+                await asyncio.sleep(0)
 
     def text(self) -> str:
         strips = self.monit.screen._compositor.render_strips()
@@ -157,5 +167,6 @@ async def view(source: Any, size: tuple[int, int] = (80, 24)) -> AsyncIterator[V
     """
     monit = Monit(source, 0.5 if isinstance(source, Fake) else 0.2)
     async with monit.run_test(size=size) as pilot:
-        await pilot.pause()
-        yield View(monit, pilot)
+        seen = View(monit, pilot)
+        await seen.settled()
+        yield seen

@@ -51,7 +51,7 @@ def test_a_day(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
     (plane.here / "shop.py").write_text(
         (plane.here / "shop.py").read_text() + "\nprint('hello from here', flush=True)\n"
     )
-    row = plane.start("shop:app")
+    row = plane.start("shop:app", "--stall-timeout", "60")  # nobody is passed over
 
     async def play(seen: View) -> None:
         await seen.until_seen("2/2")
