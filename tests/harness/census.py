@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.harness.servers import wait_until
+
 _UNIX_TYPES = {"0001": "stream", "0002": "dgram", "0005": "seqpacket"}
 _LISTENING = {"0A"}
 _ACCEPTS = 1 << 16  # __SO_ACCEPTCON in the flags of /proc/net/unix
@@ -38,6 +40,18 @@ def fds(pid: int) -> list[Fd]:
 def kinds(pid: int) -> Counter[str]:
     """How many descriptors of each kind a process holds."""
     return Counter(each.kind for each in fds(pid))
+
+
+def resting(pid: int) -> Counter[str]:
+    """The same, when it has not changed for a while: what has just ended is closed soon after."""
+    seen: list[Counter[str]] = []
+
+    def same() -> bool:
+        seen.append(kinds(pid))
+        return len(seen) >= 20 and all(one == seen[-1] for one in seen[-20:])
+
+    wait_until(same, 30.0, f"the descriptors of {pid} stay as they are")
+    return seen[-1]
 
 
 def _kind(target: str, sockets: dict[str, str]) -> str:

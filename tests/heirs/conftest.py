@@ -11,6 +11,7 @@ import pytest
 
 from tests.harness.followed import Followed
 from tests.heirs.program import FollowedProgram
+from tests.programs.program import PATIENT
 
 Follow = Callable[..., Followed]
 
@@ -41,7 +42,7 @@ def program(dispatcher: str, tmp_path: Path) -> Iterator[Callable[..., FollowedP
     with ExitStack() as running:
 
         def start(*options: str, workers: int = 2, **more: Any) -> FollowedProgram:
-            common = ("-i", str(workers), "--dispatcher", dispatcher)
+            common = ("-i", str(workers), "--dispatcher", dispatcher, *PATIENT)
             home = tmp_path / "home"
             return running.enter_context(FollowedProgram(*common, *options, home=home, **more))
 

@@ -47,7 +47,7 @@ def test_an_heir_holds_what_the_first_primary_held(follow: Follow) -> None:
     """And the dispatcher holds no more than before but the pidfd of its heir, heir after heir."""
     service = follow("probe:asgi")
     dispatcher = service.stats()["dispatcher_pid"]
-    first, held = census.kinds(service.primary()), census.kinds(dispatcher)
+    first, held = census.resting(service.primary()), census.resting(dispatcher)
     held["pidfd"] += 1
     for _ in range(2):
         heir = service.replace_primary()
@@ -158,7 +158,7 @@ def test_killed_as_soon_as_a_worker_was_started(follow: Follow, tmp_path: Path) 
 def test_killed_in_the_midst_of_the_final_stop(follow: Follow) -> None:
     """The heir ends what was begun; what is at work is finished."""
     service = follow("probe:asgi")
-    with load_beside(service, Plan(service.address, count=4, path="/sleep/3000")) as load:
+    with load_beside(service, Plan(service.address, count=4, path="/sleep/6000")) as load:
         wait_until(lambda: sum(row["inflight"] for row in service.stats()["workers"]) == 4, 20.0)
         primary = service.primary()
         os.kill(primary, signal.SIGTERM)

@@ -52,9 +52,9 @@ def test_never_two_primaries(follow: Follow) -> None:
         known.add(last)
         processes.kill(last)
         wait_until(lambda pid=last: processes.state(pid) in ("", "Z"), 10.0)
-        wait_until(lambda: len(_living(service)) <= 1, 1.0)
+        wait_until(lambda: len(_living(service)) <= 1, 20.0)
     service.ask("stats")
-    assert len(_living(service)) == 1
+    wait_until(lambda: len(_living(service)) == 1, 20.0)
     service.output.wait(rf"primary {_living(service)[0]} follows", 20.0)
 
 
@@ -68,8 +68,8 @@ def _living(service: Followed) -> list[int]:
 
 def test_primary_and_dispatcher_killed(follow: Follow) -> None:
     """The workers finish what they have and end; the port and the name are free again."""
-    service = follow("probe:asgi", "--drain-timeout", "5")
-    with load_beside(service, Plan(service.address, count=4, path="/sleep/1000")) as load:
+    service = follow("probe:asgi", "--drain-timeout", "20")
+    with load_beside(service, Plan(service.address, count=4, path="/sleep/5000")) as load:
         wait_until(lambda: sum(row["inflight"] for row in service.stats()["workers"]) == 4, 20.0)
         stats = service.stats()
         service.processes()
@@ -79,7 +79,7 @@ def test_primary_and_dispatcher_killed(follow: Follow) -> None:
         tally = load.finish()
     assert len(tally.ok) == 4
     service.wait()
-    service.assert_nothing_left(timeout=7.0)
+    service.assert_nothing_left(timeout=25.0)
     assert refused(service)
     same = {"home": service.home, "name": service.name, "bind": (service.address,)}
     with Followed("probe:asgi", "-i", "1", **same) as again:  # type: ignore[arg-type]

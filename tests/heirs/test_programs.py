@@ -35,7 +35,7 @@ def stopped(loads: list[Load]) -> list[Tally]:
 
 def test_three_deaths_in_a_row_and_nobody_notices(program: Start) -> None:
     service = program()
-    before, held = service.stats(), census.kinds(service.primary())
+    before, held = service.stats(), census.resting(service.primary())
     loads = service.loads()
     more(loads)
     for _ in range(3):

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import re
-import socket
 from pathlib import Path
 
 from tests.harness.load import run_load
+from tests.harness.ports import free_port as free_port
 from tests.harness.records import Plan, Tally
 from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command, workers
 
 APPS = Path(__file__).with_name("apps")
 
-
-def free_port() -> int:
-    """One that nobody has at this moment: a program has to be told a number."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+# Who gets no core for some milliseconds is passed over, rightly; here each has its turn.
+PATIENT = ("--stall-timeout", "60")
 
 
 class Program(Server):

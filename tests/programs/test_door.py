@@ -20,7 +20,7 @@ from tests.harness import processes
 from tests.harness.load import load_beside
 from tests.harness.records import Plan
 from tests.harness.servers import Server, rrdispatch_command, wait_until
-from tests.programs.program import APPS, Program, free_port
+from tests.programs.program import APPS, PATIENT, Program, free_port
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which the program gives up")
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets are Linux'")
@@ -31,7 +31,7 @@ NOBODY = 65534
 @pytest.mark.parametrize("when", ["early", "late"])
 def test_a_program_that_drops_privileges_is_served_and_reloaded(when: str) -> None:
     port = free_port()
-    options = ("-i", "2", "--probation", "0.2")
+    options = ("-i", "2", "--probation", "0.2", *PATIENT)
     with Program("drops.py", *options, "--", when, str(port), port=port) as program:
         said = "served by user (.*)"
         wait_until(lambda: program.said(said) == [str(NOBODY)] * 2, 30.0)
@@ -79,7 +79,7 @@ def test_a_program_in_a_network_of_its_own_is_left_alone(tmp_path: Path) -> None
         "s.accept()\n"
     )
     command = ("--", "unshare", "-n", sys.executable, str(told), str(free_port()))
-    server = Server(rrdispatch_command("run", "-i", "1", "--ready-timeout", "3", *command))
+    server = Server(rrdispatch_command("run", "-i", "1", "--ready-timeout", "6", *command))
     try:
         assert server.wait() == 5
         assert "it listens: 1" in server.output.text()

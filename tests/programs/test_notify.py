@@ -12,7 +12,7 @@ import pytest
 from rrdispatch.cluster import door, sdnotify
 from rrdispatch.cluster.handle import WorkerHandle
 from rrdispatch.cluster.workers import Workers
-from tests.programs.program import APPS, Program, free_port
+from tests.programs.program import APPS, PATIENT, Program, free_port
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="abstract sockets and credentials are Linux'")
@@ -83,7 +83,7 @@ def test_a_preloaded_program_speaks_too(tmp_path: Path) -> None:
         "server.serve_forever()\n"
     )
     port = free_port()
-    options = ("-i", "2", "--wait-ready", "--cwd", str(tmp_path))
+    options = ("-i", "2", "--wait-ready", *PATIENT, "--cwd", str(tmp_path))
     with Program("speaks.py", *options, "--", str(port), port=port) as program:
         tally = program.ask(20)
         assert tally.outcomes() == {"ok": 20}

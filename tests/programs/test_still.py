@@ -126,8 +126,11 @@ def test_a_connection_is_asked_for_by_its_name(stack: ExitStack) -> None:
     assert [one.inode for one in again(known)] == [known[1].inode]
 
 
-def test_in_the_last_quarter_a_pause_is_enough(stack: ExitStack) -> None:
+def test_in_the_last_quarter_a_pause_is_enough(
+    stack: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """After an answer, however often there was one; not over a request."""
+    monkeypatch.setattr(quiet, "IDLE_AFTER", 600.0)
     pair = Pair(stack)
     begun = time.monotonic()
     early = Watch(os.getsid(0), {pair.port}, signal.SIGTERM, begun + 1000)

@@ -9,11 +9,15 @@ import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from .primary import SHIM
+from tests.harness.ports import free_port as free_port
+
+from .primary import SHIM, FakePrimary, fake_primary
+from .scripts import running
 
 PROGRAMS = Path(__file__).parent / "programs"
 CC = shutil.which("cc")
@@ -51,18 +55,20 @@ def compile_program(source: Path, target: Path, *options: str, compiler: str | N
     return target
 
 
-def free_port(family: int = socket.AF_INET) -> int:
-    """Of the loopback; nothing else takes it soon, as the kernel gives others first."""
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def ask(port: int, what: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(what)
         return client.recv(1)
+
+
+@contextlib.contextmanager
+def preloaded(folder: Path, body: str) -> Iterator[tuple[FakePrimary, subprocess.Popen[str]]]:
+    """A script that runs under the shim, and the primary that it asks."""
+    with (
+        fake_primary(folder) as primary,
+        running(body, free_port(), primary.preloaded) as process,
+    ):
+        yield primary, process
 
 
 def play(program: Path, scenario: str, environment: dict[str, str] | None = None) -> str:

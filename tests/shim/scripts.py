@@ -57,6 +57,13 @@ def line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().rstrip("\n")
 
 
+def go_on(process: subprocess.Popen[str]) -> None:
+    """To one that waits for a line."""
+    assert process.stdin is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
 def run(body: str, port: int, environment: Mapping[str, str]) -> str:
     """All that it said; it has to end by itself, with 0."""
     with running(body, port, environment) as process:

@@ -14,9 +14,9 @@ from rrdispatch._core.layout import Field, Kind
 from tests.harness.readable import readable
 from tests.harness.servers import wait_until
 
-from .kit import ask, free_port, shim_needed
+from .kit import ask, free_port, preloaded, shim_needed
 from .primary import MESSAGE, READY, fake_primary
-from .scripts import line, running
+from .scripts import go_on, line, running
 
 pytestmark = shim_needed
 
@@ -98,16 +98,17 @@ while True:
             assert primary.count(Field.RECEIVED) == 3
 
 
-LIMITED = {
-    "select": "select.select([server], [], [], 0.5)",
-    "poll": "poll.poll(500)",
-    "pselect": "libc.pselect(server.fileno() + 1, bits, None, None, half, None)",
-    "ppoll": "libc.ppoll(item, 1, half, None)",
-}
-
-
-@pytest.mark.parametrize("way", LIMITED)
-def test_probes_make_no_wait_longer(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize(
+    "limited",
+    [
+        "select.select([server], [], [], 0.5)",
+        "poll.poll(500)",
+        "libc.pselect(server.fileno() + 1, bits, None, None, half, None)",
+        "libc.ppoll(item, 1, half, None)",
+    ],
+    ids=["select", "poll", "pselect", "ppoll"],
+)
+def test_probes_make_no_wait_longer(tmp_path: Path, limited: str) -> None:
     """However many come, it ends when its time is over."""
     body = f"""
 import ctypes, struct
@@ -121,18 +122,17 @@ item = ctypes.create_string_buffer(struct.pack("ihh", server.fileno(), select.PO
 bits = ctypes.create_string_buffer((1 << server.fileno()).to_bytes(128, "little"))
 poll.poll(0)
 told("waits")
-{LIMITED[way]}
+sys.stdin.readline()
+{limited}
 told("over")
 time.sleep(60)
 """
-    with (
-        fake_primary(tmp_path) as primary,
-        running(body, free_port(), primary.preloaded) as process,
-    ):
+    with preloaded(tmp_path, body) as (primary, process):
         assert line(process) == "waits"
         primary.wait(lambda: bool(primary.asked(READY)))
         (place,) = primary.places.values()
         assert process.stdout is not None
+        go_on(process)  # its next line is not in our buffer yet
         for _ in range(400):  # each before the wait would be over
             if readable(process.stdout, 0.05):
                 break

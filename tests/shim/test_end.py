@@ -9,9 +9,9 @@ import pytest
 
 from tests.harness.servers import wait_until
 
-from .kit import free_port, shim_needed
-from .primary import READY, fake_primary
-from .scripts import line, running
+from .kit import preloaded, shim_needed
+from .primary import READY
+from .scripts import line
 
 pytestmark = shim_needed
 
@@ -97,10 +97,7 @@ os._exit(0)
 def test_the_channel_ends(tmp_path: Path, way: str) -> None:
     """SIGTERM once, and then silence: nothing spins."""
     body = ENDED.replace("WAY", LOOPS[way]) + EPILOGUE
-    with (
-        fake_primary(tmp_path) as primary,
-        running(body, free_port(), primary.preloaded) as process,
-    ):
+    with preloaded(tmp_path, body) as (primary, process):
         primary.wait(lambda: bool(primary.asked(READY)))
         primary.end_channels()
         assert line(process) == "(1, True, True)"
@@ -122,10 +119,7 @@ told("parent")
 while True:
     os.wait()
 """
-    with (
-        fake_primary(tmp_path) as primary,
-        running(body, free_port(), primary.preloaded) as process,
-    ):
+    with preloaded(tmp_path, body) as (primary, process):
         assert sorted(line(process) for _ in range(4)) == ["child"] * 3 + ["parent"]
         primary.wait(lambda: bool(primary.asked(READY)))
         primary.end_channels()

@@ -153,9 +153,9 @@ for _ in range(20):
 told("goes on")
 """
     with fake_primary(tmp_path) as primary:
-        quick = {**primary.preloaded, "RRDISPATCH_SHIM_TIMEOUT_MS": "100"}
+        patient = {**primary.preloaded, "RRDISPATCH_SHIM_TIMEOUT_MS": "20000"}
         primary.behaviour.answer = lambda good: good if len(primary.requests) == 1 else b"no"
-        assert run(body, free_port(), quick).splitlines() == ["listens", "goes on"]
+        assert run(body, free_port(), patient).splitlines() == ["listens", "goes on"]
         # It tries again, but not for ever.
         assert len(primary.asked(READY)) == 3
 

@@ -10,9 +10,9 @@ import pytest
 
 from rrdispatch._core.layout import Field
 
-from .kit import ask, free_port, shim_needed
+from .kit import ask, free_port, preloaded, shim_needed
 from .primary import LISTEN, OPTION, READY, WORKER, fake_primary, host_and_port
-from .scripts import line, run, running
+from .scripts import go_on, line, run, running
 
 pytestmark = shim_needed
 
@@ -101,16 +101,11 @@ if {way != "known-to-epoll-before"}:
 told("waited")
 time.sleep(60)
 """
-    with (
-        fake_primary(tmp_path) as primary,
-        running(body, free_port(), primary.preloaded) as process,
-    ):
+    with preloaded(tmp_path, body) as (primary, process):
         if way != "known-to-epoll-before":
             assert line(process) == "listens"
             assert primary.asked(READY) == []
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+            go_on(process)
         primary.wait(lambda: bool(primary.asked(READY)))
         if way != "accept":
             assert line(process) == "waited"
@@ -259,9 +254,7 @@ sys.stdin.readline()
                 assert ask(port, b"x") == b"x"
             assert line(process) == "six"
             assert [primary.count(field) for field in COUNTED] == [6, 0, 0]
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+            go_on(process)
             assert line(process) == "four"
             assert [primary.count(field) for field in COUNTED] == [6, 4, 0]
 
@@ -349,8 +342,6 @@ told("closed")
             assert ask(port, b"x") == b"x"
             assert line(process) == "child has been"
             assert [primary.count(field) for field in COUNTED] == [1, 0, 0]
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
+            go_on(process)
             assert line(process) == "closed"
             assert [primary.count(field) for field in COUNTED] == [1, 1, 0]

@@ -31,9 +31,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """No line per request."""
 
 
-def serve(port: str) -> None:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler)
-    threading.Thread(target=server.serve_forever).start()
+def serve(*ports: str) -> None:
+    servers = [http.server.ThreadingHTTPServer(("127.0.0.1", int(port)), Handler) for port in ports]
+    # It is ready when one of them waits: by then it listens on all.
+    for server in servers:
+        threading.Thread(target=server.serve_forever).start()
 
 
 def later() -> None:
@@ -49,7 +51,6 @@ def later() -> None:
 signal.signal(signal.SIGUSR1, lambda *_: threading.Thread(target=later).start())
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 time.sleep(float(os.environ.get("SEVERAL_BOOT", "0")))
-for argument in sys.argv[2:]:
-    serve(argument)
+serve(*sys.argv[2:])
 while True:
     signal.pause()
