@@ -99,7 +99,7 @@ def test_ten_apps_of_four_workers_are_listed_within_four_tenths_of_a_second(plan
 
 
 def dispatcher(plane: Plane, row: Mapping[str, Any]) -> int:
-    with statedir.connect(row["name"], plane.home) as control:
+    with statedir.connect(row["name"], plane.home, 60.0) as control:
         control.sendall(protocol.request("stats", {}, 1))
         with control.makefile("rb") as lines:
             found: int = json.loads(lines.readline())["result"]["dispatcher_pid"]

@@ -62,6 +62,11 @@ def test_a_day(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
         await seen.until_seen("3/3")
         await do(seen, "r", "y", ends="generation 2")
         await seen.until_seen("generation 2   ")
+
+        def alone() -> bool:
+            return len(seen.dashboard._seen[0].row["workers"]) == 3
+
+        await seen.until(alone, "the old ones have ended: no row moves any more")
         await do(seen, "tab", "down", "R", "y", ends="web:1: restarted, pid ")
         await do(seen, "escape", "s", "y", ends="web: stopped")
         await seen.until_seen("○ stopped")
