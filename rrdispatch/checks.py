@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Sequence
 
+from rrdispatch.errors import ConfigError
 from rrdispatch.options import Wrong
 
 MOST_WORKERS = 256
@@ -50,6 +51,13 @@ def check_target(text: str) -> str:
     elif "/" in module or module.endswith(".py"):
         hint = f"name the module: {name_of(text)}:{attribute}, with --cwd for its folder"
     raise Wrong(f"{text!r} is not MODULE:ATTRIBUTE", hint)
+
+
+def port(text: str) -> int:
+    """Of PORT in the environment."""
+    if not re.fullmatch(r"[0-9]{1,5}", text.strip(), re.ASCII) or int(text) > 65535:
+        raise ConfigError(f"PORT: {text!r} is not a port", hint="a number from 0 to 65535")
+    return int(text)
 
 
 def check_name(text: str) -> str:

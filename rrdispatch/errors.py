@@ -28,9 +28,10 @@ class ConfigError(Error):
 
 
 class BindError(Error):
-    """An address could not be listened on."""
+    """An address could not be listened on. ``holder``: the process that has it, if it is known."""
 
     exit_code = 3
+    holder: int | None = None
 
 
 class TargetError(Error):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from rrdispatch.checks import (
     check_target,
     name_of,
     names_app,
+    port,
 )
 from rrdispatch.errors import ConfigError
 from rrdispatch.logsettings import LogSettings
@@ -323,7 +323,7 @@ def from_sources(
                 sources[key] = file.source(key)
                 values[key] = _value(option, table[key], file.at(key), str(file.folder))
     if "bind" not in values and environ.get("PORT"):
-        values["bind"], sources["bind"] = (f"127.0.0.1:{_port(environ['PORT'])}",), "PORT"
+        values["bind"], sources["bind"] = (f"127.0.0.1:{port(environ['PORT'])}",), "PORT"
     if values.get("name") is None:
         values["name"] = name_of(values.get("target", ""), values.get("arguments", ()))
     return Settings(**values, sources=sources)
@@ -398,9 +398,3 @@ def _table(file: files.ConfigFile) -> dict[str, object]:
             raise ConfigError(f"{where}: {key} is said twice", hint="keep one spelling of it")
         found[key] = value
     return found
-
-
-def _port(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", text.strip(), re.ASCII) or int(text) > 65535:
-        raise ConfigError(f"PORT: {text!r} is not a port", hint="a number from 0 to 65535")
-    return int(text)

@@ -106,12 +106,18 @@ def translate(error: click.ClickException) -> ConfigError:
     hint = f"try '{path} --help'"
     if isinstance(error, click.NoSuchOption):
         near = nearest(error.option_name, error.possibilities or _flags(context))
-        return ConfigError(
-            f"there is no option {error.option_name}",
-            hint=f"did you mean {near}?" if near else hint,
-        )
+        hint = f"did you mean {near}?" if near else hint
+        if context is not None and context.info_name == "start":
+            from rrdispatch.cli.pm2 import instead
+
+            found = instead(error.option_name)
+            hint = f"pm2 has it; here {found}" if found else hint
+        return ConfigError(f"there is no option {error.option_name}", hint=hint)
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return ConfigError(f"{error.param.human_readable_name} is missing", hint=hint)
+    if isinstance(error, click.BadParameter) and isinstance(error.param, click.Option):
+        told = error.message.rstrip(".").replace("valid integer range", "valid integer")
+        return ConfigError(f"{max(error.param.opts, key=len)}: {told}", hint=hint)
     message = error.format_message().rstrip(".")
     return ConfigError(message[:1].lower() + message[1:], hint=hint)
 

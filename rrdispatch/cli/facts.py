@@ -54,8 +54,8 @@ def _asked(app: Definition, show_secrets: bool) -> dict[str, Any]:
     except ControlError:
         cwd = app.settings.get("cwd") or app.cwd
         unknown = dict.fromkeys(("interpreter", "virtualenv", "cores"))
-        return {**dict.fromkeys(OF_STATS), **unknown, "slots": [], "ends": [], "cwd": cwd,
-                "command": []}  # fmt: skip
+        return {**dict.fromkeys(OF_STATS), **unknown, "slots": [], "ends": app.ends,
+                "cwd": cwd, "command": []}  # fmt: skip
     argv = launch["argv"] if show_secrets else masked_words(launch["argv"])
     told = {
         "cwd": launch["cwd"],

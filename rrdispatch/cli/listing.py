@@ -8,24 +8,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rrdispatch.cli import table
-from rrdispatch.cli.table import Column, shown_bytes, shown_time
+from rrdispatch.cli.table import Column, number, shown_bytes, shown_time
 from rrdispatch.control import rows, selectors
 
 COLUMNS = (
-    Column("id", "id", right=True),
+    number("id"),
     Column("name", "name"),
     Column("namespace", "namespace", drop=9),
     Column("mode", "mode", drop=7),
-    Column("pid", "pid", right=True, drop=5),
-    Column("uptime", "uptime", right=True, drop=3),
-    Column("restarts", "↺", right=True, drop=2),
+    number("pid", 5),
+    number("uptime", 3),
+    number("restarts", 2),
     Column("status", "status"),
-    Column("serving", "workers", right=True, drop=1),
-    Column("cpu", "cpu", right=True, drop=4),
-    Column("memory", "mem", right=True, drop=4),
-    Column("connections", "conns", right=True, drop=6),
-    Column("connections_per_second", "conn/s", right=True, drop=8),
-    Column("pending", "pending", right=True, drop=8),
+    number("serving", 1),
+    number("cpu", 4),
+    number("memory", 4),
+    number("connections", 6),
+    number("connections_per_second", 8),
+    number("pending", 8),
 )
 
 

@@ -22,6 +22,5 @@ def command(selectors: Sequence[str]) -> int:
 
 
 def reset(target: Target) -> str:
-    with changing.running(target.definition) as line:
-        line.call("reset")
+    changing.reset(target.definition)
     return "reset"

@@ -19,7 +19,7 @@ from rrdispatch import __version__, apps, cpus
 from rrdispatch.cli.asked import asked, only_one
 from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.options import SectionedCommand, said, setting_options
-from rrdispatch.errors import ConfigError
+from rrdispatch.errors import BindError, ConfigError
 from rrdispatch.settings import Settings, from_sources, load_env_file, misspelt
 
 _EPILOG = (
@@ -102,6 +102,7 @@ def serve(settings: Settings) -> int:
     from rrdispatch.cluster.supervisor import Supervisor
     from rrdispatch.control import heirs, status
     from rrdispatch.control.announce import Announcer, both
+    from rrdispatch.control.holders import tell_whose
 
     output.unblock()
     heirs.check(settings)
@@ -114,8 +115,12 @@ def serve(settings: Settings) -> int:
     on_event = both(talk.event, Announcer().event)
     if settings.heir:
         return heirs.run_first(settings, on_event)
-    listener = status.listen(settings)
-    return asyncio.run(status.run(Supervisor(settings, on_event=on_event), listener))
+    try:
+        listener = status.listen(settings)
+        return asyncio.run(status.run(Supervisor(settings, on_event=on_event), listener))
+    except BindError as error:
+        tell_whose(error)
+        raise
 
 
 @dataclass

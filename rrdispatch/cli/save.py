@@ -26,4 +26,5 @@ def command(force: bool) -> None:
         return
     path = saved.save(apps)
     run = sum(app.wanted == RUN for app in apps)
-    click.echo(f"saved: {len(apps)} apps, of which {run} should run: {path}")
+    count = "1 app" if len(apps) == 1 else f"{len(apps)} apps"
+    click.echo(f"saved: {count}, of which {run} should run: {path}")

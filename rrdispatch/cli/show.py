@@ -10,21 +10,22 @@ from typing import Any
 import click
 
 from rrdispatch.cli import table
+from rrdispatch.cli.errors import warn
 from rrdispatch.cli.facts import facts, shares
 from rrdispatch.cli.listing import worker_figures
-from rrdispatch.cli.table import Column, plain, shown_bytes, shown_time
+from rrdispatch.cli.table import Column, number, plain, shown_bytes, shown_time
 from rrdispatch.control import selectors as chosen
 
 COLUMNS = (
-    Column("slot", "slot", right=True),
-    Column("pid", "pid", right=True),
+    number("slot"),
+    number("pid"),
     Column("state", "state"),
-    Column("uptime", "uptime", right=True, drop=1),
-    Column("restarts", "↺", right=True, drop=2),
-    Column("cpu", "cpu", right=True, drop=3),
-    Column("memory", "mem", right=True, drop=3),
-    Column("connections", "conns", right=True, drop=4),
-    Column("share", "share", right=True, drop=5),
+    number("uptime", 1),
+    number("restarts", 2),
+    number("cpu", 3),
+    number("memory", 3),
+    number("connections", 4),
+    number("share", 5),
     Column("exit", "last exit", drop=6),
 )
 
@@ -35,7 +36,10 @@ COLUMNS = (
 @click.option("--show-secrets", is_flag=True, help="Also what looks like one.")
 def command(selector: str, as_json: bool, show_secrets: bool) -> None:
     """Show everything about an app: what runs, from where, how it does, how it ended and why."""
-    found = [facts(target, show_secrets) for target in chosen.resolve([selector], slots=True)]
+    targets = chosen.resolve([selector], slots=True)
+    for spoilt in {target.definition.spoilt for target in targets} - {""}:
+        warn(spoilt)
+    found = [facts(target, show_secrets) for target in targets]
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -108,8 +112,8 @@ def _then(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path in dict.fromkeys(paths["logs"].values()):
         yield "  log", path
     yield "  its own words", paths["primary_log"]
-    for number, line in enumerate(found["last_errors"]):
-        yield "" if number else "last on stderr", line
+    for place, line in enumerate(found["last_errors"]):
+        yield "" if place else "last on stderr", line
 
 
 def _clock(seconds: float) -> str:

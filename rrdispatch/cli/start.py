@@ -15,10 +15,11 @@ from rrdispatch.checks import check_name
 from rrdispatch.cli import together
 from rrdispatch.cli.asked import Asked, asked, only_one
 from rrdispatch.cli.each import one
-from rrdispatch.cli.errors import say
+from rrdispatch.cli.errors import say, warn
 from rrdispatch.cli.options import SectionedCommand, said, setting_options
 from rrdispatch.cli.pm2 import pm2_options, translated
 from rrdispatch.cli.progress import Progress
+from rrdispatch.control import statedir
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.selectors import Target
 from rrdispatch.errors import ConfigError, ControlError, StartError
@@ -79,6 +80,8 @@ def _plans(given: Mapping[str, Any], how: How) -> list[tuple[Definition, float]]
     """What is to be started, and how long that may take."""
     known = None if how.only is not None else _known(given)
     if known is not None:
+        if known.spoilt:
+            warn(known.spoilt)
         known = again(known, given, how.update_env)
         return [(known, longest(known.settings))]
     found = asked(given, how.config, how.only, os.environ)
@@ -145,6 +148,7 @@ def new(found: Asked, app: App | None, namespace: str | None) -> tuple[Definitio
     from rrdispatch.cli.run import gather
 
     settings = followed(gather(found.given, os.environ, found.config, *found.which(app)))
+    statedir.permit(settings.name or "app")
     file = found.file
     own = app.namespace if app is not None else file and file.namespace
     return (

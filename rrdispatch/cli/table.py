@@ -28,6 +28,17 @@ class Column:
     drop: int = 0
 
 
+TITLES = {
+    "restarts": "↺", "serving": "workers", "memory": "mem", "connections": "conns",
+    "connections_per_second": "conn/s",
+}  # fmt: skip
+
+
+def number(key: str, drop: int = 0) -> Column:
+    """A column of figures."""
+    return Column(key, TITLES.get(key, key), right=True, drop=drop)
+
+
 def width() -> int:
     """Of the terminal, or of one that nobody sees."""
     said = os.environ.get("COLUMNS", "")

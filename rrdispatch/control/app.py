@@ -10,8 +10,11 @@ import contextlib
 import time
 from dataclasses import dataclass
 
+from rrdispatch.cluster import report
+from rrdispatch.cluster.view import View
 from rrdispatch.control import definitions, statedir
 from rrdispatch.control.definitions import RUN, STOP, Definition
+from rrdispatch.control.holders import tell_whose
 from rrdispatch.control.statedir import Place
 from rrdispatch.errors import ControlError, Error
 
@@ -43,6 +46,7 @@ class App:
         if self.definition is not None:
             self.definition.wanted, self.definition.error = RUN, None
             self.definition.started, self.definition.ended = time.time(), 0.0
+            self.definition.restarts, self.definition.ends = 0, []
             self._save()
 
     def served(self) -> None:
@@ -69,9 +73,16 @@ class App:
             self.definition.settings["instances"] = str(workers)
             self._save()
 
+    def lived(self, view: View, now: float) -> None:
+        """What is to be told of its workers when nobody is left to ask; saved by ``ended``."""
+        if self.definition is not None:
+            self.definition.restarts = sum(slot.restarts for slot in view.slots.values())
+            self.definition.ends = report.ends(view, now)
+
     def ended(self, error: Error | None = None) -> None:
         """While the lock is still held. Of a start that never served only the reason is kept."""
         error = error or self.failure
+        tell_whose(error)
         if self.fresh:
             with contextlib.suppress(ControlError):
                 statedir.remove(self.place.folder)

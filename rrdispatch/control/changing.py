@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rrdispatch.checks import MOST_WORKERS
@@ -75,19 +76,36 @@ def scale(app: Definition, text: str, on_event: OnEvent | None = None) -> int:
     return wanted
 
 
+def reset(app: Definition) -> None:
+    """Restarts are counted from 0 again."""
+    try:
+        with running(app) as line:
+            line.call("reset")
+    except NotRunningError:
+        with _stopped(_still_known(app)) as found:
+            found.restarts, found.ends = 0, []
+
+
 def _scale_stopped(app: Definition, text: str) -> int:
     """Its next start has as many."""
+    with _stopped(app) as found:
+        now = found.instances
+        wanted = _wanted(text, int(now) if now.isdigit() else None)
+        found.typed["instances"] = found.settings["instances"] = str(wanted)
+    return wanted
+
+
+@contextlib.contextmanager
+def _stopped(app: Definition) -> Iterator[Definition]:
+    """As it is saved, while it does not run; what is changed is saved, too."""
     with locked(app.name):
         try:
-            app = _still_known(app)
+            found = _still_known(app)
         except NotRunningError:
             statedir.remove(statedir.home() / app.name)  # the lock made it anew
             raise
-        now = app.instances
-        wanted = _wanted(text, int(now) if now.isdigit() else None)
-        app.typed["instances"] = app.settings["instances"] = str(wanted)
-        definitions.save(app)
-    return wanted
+        yield found
+        definitions.save(found)
 
 
 def _still_known(app: Definition) -> Definition:

@@ -45,6 +45,8 @@ class Definition:
     started: float = 0.0  # wall clock; 0: never
     ended: float = 0.0  # 0: it runs, or was killed
     error: dict[str, str] | None = None  # what ended it, if nobody asked for its end
+    restarts: int = 0  # until it ended
+    ends: list[dict[str, Any]] = field(default_factory=list)  # its workers', unwanted ones
     version: str = ""  # of rrdispatch that wrote this
     before: dict[str, Any] | None = None  # the app as it was, until this start has served
     spoilt: str = ""  # its file could not be read, this is the one before; never saved
@@ -93,7 +95,7 @@ _KINDS: Mapping[str, Any] = {
     "id": int, "namespace": str, "typed": dict, "config": str | None, "section": str,
     "profile": str, "cwd": str, "environ": dict, "settings": dict, "wanted": str,
     "started": int | float, "ended": int | float, "error": dict | None, "version": str,
-    "before": dict | None, "spoilt": str,
+    "restarts": int, "ends": list, "before": dict | None, "spoilt": str,
 }  # fmt: skip
 
 

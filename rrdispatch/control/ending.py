@@ -25,6 +25,17 @@ def stop(app: Definition, *, now: bool = False, wanted: str = STOP) -> bool:
 
     ``wanted`` RUN: only the moment is meant, it should run all the same.
     """
+    asked = _end(app, now=now, wanted=wanted)
+    try:
+        _settle(app, wanted)
+    except ControlError as error:
+        error.message = f"it is stopped, but {error.message}"
+        raise
+    return asked
+
+
+def _end(app: Definition, *, now: bool = False, wanted: str = STOP) -> bool:
+    """Nothing of it runs any more; False if nothing did."""
     from rrdispatch.control import frozen
 
     remedies = frozen.remedies(app.name) if now else iter(())
@@ -44,7 +55,6 @@ def stop(app: Definition, *, now: bool = False, wanted: str = STOP) -> bool:
             next(remedies, None)
             silent += 1
         asked = True  # once more: its heir goes on with the stop, if it was killed in the midst
-    _settle(app, wanted)
     return asked
 
 
@@ -140,8 +150,11 @@ def _hold(name: str, end: float) -> tuple[int, int]:
 
 
 def delete(app: Definition) -> None:
-    """Stops it if need be, and forgets it. What its workers printed stays in the log folder."""
-    stop(app)
+    """Stops it if need be, and forgets it. What its workers printed stays in the log folder.
+
+    Nothing is written: it is a way out of a full disk.
+    """
+    _end(app)
     end = time.monotonic() + ANSWER
     while not _remove(app.name, end):
         time.sleep(0.01)

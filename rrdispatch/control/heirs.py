@@ -127,6 +127,7 @@ async def serve(
             if beside is not None:
                 await asyncio.wait([beside], timeout=LAST_ANSWER)
             if clients is not None:
+                app.lived(supervisor.view, supervisor.world.now())
                 await clients.close()
     except Error as error:
         app.ended(error)

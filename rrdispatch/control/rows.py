@@ -67,7 +67,7 @@ def row(app: Definition, told: Any, before: Mapping[str, Any] | None = None) -> 
         "instances": stats.get("wanted", 0),
         "serving": stats.get("serving", 0),
         "uptime": _uptime(app, stats),
-        "restarts": sum(slot["restarts"] for slot in stats.get("slots", ())),
+        "restarts": _restarts(app, stats),
         "cpu": round(sum(worker["cpu"] for worker in workers), 1),
         "memory": sum(worker["memory"] for worker in workers),
         "connections": sum(worker["inflight"] for worker in serving),
@@ -105,6 +105,10 @@ def _of_stats(stats: Mapping[str, Any]) -> str:
         return "degraded" if stats.get("degraded") else "online"
     known = {"starting": "launching", "down": "errored", "ended": "stopped"}
     return known.get(state, state)
+
+
+def _restarts(app: Definition, stats: Mapping[str, Any]) -> int:
+    return sum(slot["restarts"] for slot in stats.get("slots", ())) if stats else app.restarts
 
 
 def _uptime(app: Definition, stats: Mapping[str, Any]) -> float:

@@ -104,8 +104,7 @@ def hold(name: str, base: Path | None = None) -> tuple[int, int]:
     Whoever holds the lock may delete the folder (``remove``): then it was the lock of nothing, and
     the folder is made anew.
     """
-    if name in RESERVED:
-        raise ConfigError(f"{name!r} cannot be an app's name", hint="say another --name")
+    permit(name)
     folder = (home() if base is None else base) / name
     for attempt in range(ATTEMPTS):
         with ExitStack() as on_error:
@@ -130,6 +129,12 @@ def hold(name: str, base: Path | None = None) -> tuple[int, int]:
             on_error.pop_all()
             return directory, lock
     raise ControlError(f"{folder} is deleted again and again", hint="try again")
+
+
+def permit(name: str) -> None:
+    """ConfigError for what can be no app's name."""
+    if name in RESERVED:
+        raise ConfigError(f"{name!r} cannot be an app's name", hint="say another --name")
 
 
 def is_still_there(folder: Path, lock: int) -> bool:
@@ -281,7 +286,7 @@ def connect(name: str, base: Path | None = None, timeout: float = 5.0) -> socket
         control.connect(f"/proc/self/fd/{directory}/{CONTROL}")
     except (ConnectionRefusedError, FileNotFoundError) as error:
         control.close()
-        raise NotRunningError(f"{name} does not run: {error.strerror}") from error
+        raise NotRunningError(f"{name} does not run", hint=f"rrdispatch start {name}") from error
     except OSError as error:  # EAGAIN: as many as may wait do so, and nobody is let in
         control.close()
         raise SilentError(f"{name} does not answer: {error.strerror}") from error

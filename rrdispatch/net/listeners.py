@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +154,9 @@ def _inet_error(address: InetAddress, error: OSError) -> BindError:
         holder = port_holder(address.port)
         by = f" by {holder}" if holder else ""
         hint = "stop it, or choose another port; port 0 takes a free one"
-        return BindError(f"cannot listen on {address}: the port is in use{by}", hint=hint)
+        found = BindError(f"cannot listen on {address}: the port is in use{by}", hint=hint)
+        found.holder = holder.pid if holder else None
+        return found
     hints = {
         errno.EACCES: "ports below 1024 need root or CAP_NET_BIND_SERVICE",
         errno.EADDRNOTAVAIL: "the address is not one of this machine; 0.0.0.0 means all of them",
@@ -162,8 +165,19 @@ def _inet_error(address: InetAddress, error: OSError) -> BindError:
     return BindError(message, hint=hints.get(error.errno or 0))
 
 
-def port_holder(port: int) -> str | None:
-    """Name and pid of who listens on a TCP port, where this user may see it."""
+@dataclass(frozen=True)
+class Holder:
+    """A process that listens."""
+
+    name: str
+    pid: int
+
+    def __str__(self) -> str:
+        return f"{self.name} (pid {self.pid})"
+
+
+def port_holder(port: int) -> Holder | None:
+    """Who listens on a TCP port, where this user may see it."""
     import psutil
 
     try:
@@ -178,13 +192,13 @@ def port_holder(port: int) -> str | None:
     return None
 
 
-def _told(holder: psutil.Process) -> str:
+def _told(holder: psutil.Process) -> Holder:
     """Of a dispatcher its primary, which is who can be stopped: it would replace a dispatcher."""
     if _command(holder).endswith(DISPATCHERS):
         near = [one for one in (holder.parent(), *holder.children()) if one is not None]
         primary = next((one for one in near if "rrdispatch" in _command(one)), holder)
-        return f"rrdispatch (pid {primary.pid})"
-    return f"{holder.name()} (pid {holder.pid})"
+        return Holder("rrdispatch", primary.pid)
+    return Holder(holder.name(), holder.pid)
 
 
 def _command(process: psutil.Process) -> str:

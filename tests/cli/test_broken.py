@@ -137,7 +137,8 @@ def test_a_port_of_another_app_names_who_can_be_stopped(plane: Plane, dispatcher
     (first,) = plane.rows()
     told = plane.type(*command, first["listeners"][0], "--name", "second")
     assert told.code == 3
-    assert f"in use by rrdispatch (pid {first['primary_pid']})" in told.err
+    assert f"in use by rrdispatch (pid {first['primary_pid']}): the app first" in told.err
+    assert "hint: rrdispatch stop first, or" in told.err
 
 
 def test_a_restart_onto_broken_code_does_not_say_that_somebody_serves(plane: Plane) -> None:

@@ -6,8 +6,9 @@ import click
 import pytest
 
 from rrdispatch.cli.group import ALIASES, COMMANDS, Commands
-from rrdispatch.cli.pm2 import translated
+from rrdispatch.cli.pm2 import instead, translated
 from rrdispatch.cli.secrets import MASK, mask
+from rrdispatch.errors import ConfigError
 from rrdispatch.settings import from_sources
 from tests.cli.plane import Plane
 
@@ -28,11 +29,44 @@ def test_other_names_are_the_same_command(alias: str) -> None:
         ({"pm2_kill_timeout": "3000", "drain_timeout": "1s"}, {"drain_timeout": "1s"}),
         ({"pm2_name": "web", "name": None}, {"name": "web"}),
         ({"pm2_user": "www", "pm2_group": "7"}, {"user": "www", "group": "7"}),
+        ({"pm2_exp_backoff_restart_delay": "0.5"}, {"respawn_delay": "0.5ms"}),
+        ({"pm2_disable_logs": True}, {"log_file": "/dev/null"}),
         ({"pm2_kill_timeout": None, "pm2_name": None, "name": "x"}, {"name": "x"}),
     ],
 )
 def test_their_options_in_milliseconds(typed: dict[str, str], given: dict[str, str]) -> None:
     assert translated(typed) == given
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"), [("1000", "1000ms"), ("99", "99"), ("1000s", "1000s"), ("5m", "5m")]
+)
+def test_an_uptime_that_nobody_means_in_seconds(
+    typed: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert translated({"min_uptime": typed}) == {"min_uptime": given}
+    said = capsys.readouterr().err
+    assert ("say the unit: 1000ms, or 1000s" in said) == (typed != given)
+
+
+def test_an_error_has_the_name_that_was_typed() -> None:
+    with pytest.raises(ConfigError, match="--kill-timeout: 'abc' is not a duration"):
+        translated({"pm2_kill_timeout": "abc"})
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--watch-delay", "changes are gathered"),
+        ("--no-vizion", "version of the source"),
+        ("--interpreter-args", "node --inspect"),
+        ("-p", "rrdispatch pid"),
+        ("--bogus", None),
+    ],
+)
+def test_what_is_not_here_says_what_does_the_work(flag: str, words: str | None) -> None:
+    found = instead(flag)
+    assert found is None if words is None else words in (found or "")
 
 
 def test_they_come_to_the_right_settings() -> None:

@@ -30,10 +30,10 @@ PM2_OPTIONS = re.findall(
     --user --uid --gid --env --filter-env --instance-var --increment-var -o --output -e --error -l
     --log --time --log-date-format --log-type --merge-logs --disable-logs -p --pid --max-restarts
     --min-uptime --restart-delay --exp-backoff-restart-delay --max-memory-restart --cron
-    --cron-restart --no-autorestart --stop-exit-codes --kill-timeout --listen-timeout --wait-ready
-    --shutdown-with-message --no-treekill --watch --ignore-watch --watch-delay --no-vizion --no-pmx
-    --update-env -f --force --only --parallel --no-daemon -s --silent --lines --raw --err --out
-    --json --format --timestamp --nostream --highlight
+    --cron-restart --no-autorestart --stop-exit-codes -k --kill-timeout --listen-timeout
+    --wait-ready --shutdown-with-message --no-treekill --watch --ignore-watch --watch-delay
+    --no-vizion --no-pmx --update-env -f --force --only --parallel --no-daemon -s --silent --lines
+    --raw --err --out --json --format --timestamp --nostream --highlight
 """,
 )
 

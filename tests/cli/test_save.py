@@ -78,9 +78,11 @@ def test_half_written_files_are_told_and_the_ones_before_are_used(plane: Plane) 
     plane.ok("save")
     plane.close()
     halve(plane.home / "one" / definitions.FILE)
+    shown = plane.type("show", "one")
     told = plane.type("resurrect")
     assert (told.code, told.out) == (0, "one: started\n"), told
     assert f"{plane.home / 'one' / definitions.FILE} is spoilt" in told.err
+    assert f"{plane.home / 'one' / definitions.FILE} is spoilt" in shown.err
     plane.ok("delete", "all")
     halve(plane.home / saved.FILE)
     told = plane.type("resurrect")

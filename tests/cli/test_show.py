@@ -51,6 +51,21 @@ def test_how_workers_ended_is_remembered_by_heirs_too(plane: Plane) -> None:
     assert {worker["slot"] for worker in alone["workers"]} == {0}
 
 
+def test_what_is_over_keeps_its_restarts_until_they_are_reset(plane: Plane) -> None:
+    script = plane.here / "seven.py"
+    script.write_text("import sys\nsys.stdin.read()\nraise SystemExit(7)\n")
+    limits = ("--max-restarts", "1", "--min-uptime", "0", "--respawn-delay", "0")
+    plane.ok("start", "seven.py", "--name", "web", "--no-listen", "-i", "1", *limits)
+    wait_until(lambda: plane.row()["status"] == "errored", 60.0)
+    found = told(plane)
+    assert found["restarts"] == plane.row()["restarts"] == 1
+    assert [end["reason"] for end in found["ends"]] == ["exit code 7"] * 2
+    assert "every slot died more than 1 times" in found["error"]["message"]
+    assert "worker 0: exit code 7" in plane.ok("show", "web")
+    assert plane.ok("reset", "web") == "web: reset\n"
+    assert (told(plane)["restarts"], told(plane)["ends"]) == (0, [])
+
+
 def test_a_stopped_app_shows_what_it_would_do(plane: Plane) -> None:
     plane.start()
     plane.ok("stop", "web")

@@ -145,6 +145,7 @@ def test_what_is_refused(plane: Plane, arguments: tuple[str, ...], code: int, wh
     assert what in told.err
     assert plane.living() == []
     assert plane.rows() == []
+    assert list(plane.home.rglob("*.log")) == []
 
 
 def test_two_at_once_are_one_app_and_one_clear_answer(plane: Plane) -> None:

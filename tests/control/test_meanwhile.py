@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rrdispatch.control import changing, definitions, ending, statedir
 from rrdispatch.control.definitions import RUN, STOP, Definition
 from rrdispatch.control.selectors import Target
 from rrdispatch.control.statedir import NotRunningError
-from rrdispatch.errors import ConfigError
+from rrdispatch.errors import ConfigError, ControlError
 
 
 @pytest.fixture
@@ -63,6 +64,19 @@ def test_a_folder_that_is_anothers_by_now_is_left_alone(app: Definition, tmp_pat
         place = statedir.claim("web")  # a start that has not written anything down yet
     assert (tmp_path / "web" / statedir.LOCK).exists()
     place.release()
+
+
+def test_a_full_disk_keeps_nobody_from_deleting(
+    app: Definition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ControlError, match="it is stopped, but the definition of web cannot be"):
+        ending.stop(app)
+    ending.delete(app)
+    assert not (tmp_path / "web").exists()
 
 
 def test_scale_to_more_than_there_can_be(app: Definition) -> None:

@@ -96,7 +96,7 @@ def test_what_was_typed_wrong(plane: Plane) -> None:
         ("wev",): "did you mean web?",
         ("web", "--grep", "("): "is no regular expression",
         ("web", "--since", "yesterday"): "is no time",
-        ("web", "--lines", "x"): "'x' is not a valid integer",
+        ("web", "--lines", "x"): "--lines: 'x' is not a valid integer\n",
     }.items():
         told = plane.type("logs", *arguments, "--no-follow")
         assert told.code == 2, told

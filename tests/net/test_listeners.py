@@ -59,6 +59,7 @@ def test_a_port_in_use_names_its_holder():
         with pytest.raises(BindError) as caught:
             bind(InetAddress("127.0.0.1", port))
         assert f"pid {os.getpid()}" in caught.value.message
+        assert caught.value.holder == os.getpid()
         assert f"127.0.0.1:{port}" in caught.value.message
         assert caught.value.hint
 
