@@ -48,6 +48,7 @@ def test_the_images_command_is_ready_and_at_the_end_is_not() -> None:
     target, *options = [re.sub(r"0\.0\.0\.0:\d+", "127.0.0.1:0", word) for word in words()]
     at = options.index("--bind")
     del options[at : at + 2]  # the harness has its own
+    options[options.index("--shutdown-delay") + 1] = "12s"  # a busy machine asks late
     with Service(target, "-i", "1", *options, cwd=ROOT / "examples") as service:
         board = service.output.wait(r"/metrics on (127\.0\.0\.1:\d+)", 60.0)[1]
         service.output.wait("ready after", 60.0)
