@@ -12,7 +12,7 @@ import pytest
 from rrdispatch.cli.each import each
 from rrdispatch.control.definitions import Definition
 from rrdispatch.control.selectors import Target
-from tests.cli.plane import PATIENCE, Plane, finish
+from tests.cli.plane import APP, PATIENCE, Plane, finish
 from tests.cli.terminal import CTRL_C, Terminal
 from tests.harness.servers import wait_until
 
@@ -65,16 +65,29 @@ def test_nothing_moves_where_nothing_can(plane: Plane, terminals: list[Terminal]
     assert "web:1 draining 0 connections, pid" in told.err
 
 
+WAITING = """
+import pathlib, time
+while not pathlib.Path("go on").exists():
+    time.sleep(0.02)
+"""
+
+
 def test_an_interrupt_leaves_a_reload_alone(plane: Plane, terminals: list[Terminal]) -> None:
     plane.start()
-    reload = open_terminal(terminals, plane, "reload", "web", "--probation", "5")
-    reload.until("parked", PATIENCE)
+    (plane.here / "shop.py").write_text(WAITING + APP)
+    reload = open_terminal(terminals, plane, "reload", "web", "--probation", "0.2")
+    reload.until("waiting for ready", PATIENCE)
     reload.press(CTRL_C)
     assert reload.end(PATIENCE) == 130
     assert "the reload goes on" in reload.seen
     assert "Traceback" not in reload.seen
-    wait_until(lambda: plane.row()["generation"] == 2, 60.0)
-    assert plane.row()["serving"] == 2
+    (plane.here / "go on").touch()
+
+    def reloaded() -> bool:
+        row = plane.row()
+        return (row["generation"], row["serving"], len(row["workers"])) == (2, 2, 2)
+
+    wait_until(reloaded, 60.0)
 
 
 def test_an_interrupt_says_what_was_not_begun(

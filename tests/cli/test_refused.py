@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.ports import kept_port
 from tests.harness.servers import APPS, Server, Service, rrdispatch_command
 
 ASGI = "probe:asgi"
@@ -27,7 +28,7 @@ def refused(
     """Exit code and stderr of a run that ends by itself and leaves nothing."""
     server = Server([*prefix, *rrdispatch_command("run", *arguments)], cwd=cwd, env=env)
     try:
-        code = server.wait(40.0)
+        code = server.wait(60.0)
         server.assert_nothing_left()
         return code, server.output.text("stderr")
     finally:
@@ -72,9 +73,7 @@ def test_many_workers_of_a_broken_app_give_one_message(tmp_path: Path) -> None:
 
 def test_a_refused_start_frees_its_address_and_file(tmp_path: Path) -> None:
     path = tmp_path / "app.sock"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = kept_port()
     code, text = refused(
         "probe:none", "--bind", f"127.0.0.1:{port}", "--bind", f"unix:{path}", cwd=APPS
     )
@@ -110,13 +109,10 @@ def test_a_wrong_variable_is_named() -> None:
 
 
 def test_the_environment_says_how_many_and_where() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(kept_port())
     env = {"WEB_CONCURRENCY": "3", "PORT": port}
-    server = Server(rrdispatch_command("run", ASGI), env=env)
-    with server:
-        server.output.wait(r"probe: ready after", 30.0)
+    with Server(rrdispatch_command("run", ASGI), env=env) as server:
+        server.output.wait(r"probe: ready after", 60.0)
         text = server.output.text("stderr")
     assert f"probe: listening on http://127.0.0.1:{port}" in text
     assert "probe: 3 workers: as asked (WEB_CONCURRENCY); " in text
@@ -129,7 +125,7 @@ def test_a_settings_file_is_enough(tmp_path: Path) -> None:
     )
     server = Server(rrdispatch_command("run"), cwd=tmp_path)
     with server:
-        server.output.wait("shop: ready after", 30.0)
+        server.output.wait("shop: ready after", 60.0)
 
 
 def test_interrupted_in_the_middle_of_a_start(tmp_path: Path) -> None:
@@ -140,10 +136,10 @@ def test_interrupted_in_the_middle_of_a_start(tmp_path: Path) -> None:
         cwd=tmp_path,
     )
     try:
-        server.output.wait("here", 30.0)
+        server.output.wait("here", 60.0)
         server.processes()
         server.send_signal(signal.SIGINT)
-        server.wait(20.0)
+        server.wait(60.0)
         server.assert_nothing_left()
     finally:
         server.close()

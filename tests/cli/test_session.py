@@ -7,7 +7,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from rrdispatch.cli.group import ALIASES, COMMANDS
 from tests.cli.plane import APP, PATIENCE, Plane
 from tests.cli.terminal import CTRL_C, Terminal
 from tests.harness import processes
+from tests.harness.ports import kept_port
 from tests.harness.servers import ROOT
 
 SAID = {
@@ -78,20 +78,14 @@ def pages() -> dict[str, list[Typed]]:
     }
 
 
-def port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        found: int = listener.getsockname()[1]
-    return found
-
-
 @pytest.fixture
 def project(plane: Plane) -> Plane:
     """A folder in which all those lines mean something."""
     files = {
         "app.py": HELLO + APP,
         "shop/main.py": FACTORY,
-        "server.py": SCRIPT.format(port=port()),
-        "server.js": NODE.format(port=port()),
+        "server.py": SCRIPT.format(port=kept_port()),
+        "server.js": NODE.format(port=kept_port()),
     }
     (plane.here / "shop.py").unlink()
     for name, text in files.items():
@@ -132,7 +126,7 @@ def test_every_line_of_it(project: Plane, page: str) -> None:
         assert ("error: " in seen) == (code not in (0, INTERRUPTED)), (line, seen)
         if page != "each" and line.name != "cpus":
             assert re.search(SAID[line.name], seen), (line, seen)
-    assert processes.wait_gone(project.living(), 10.0) == []
+    assert processes.wait_gone(project.living(), 30.0) == []
     assert project.rows() == []
 
 

@@ -118,8 +118,9 @@ def test_random_commands_from_four_shells(plane: Plane, seed: int) -> None:
         assert found is not None
         assert (found.wanted, row["status"]) in AGREE, row
     alive = [row["primary_pid"] for row in rows.values() if row["primary_pid"]]
-    assert bool(plane.living()) == bool(alive)
+    # Dispatchers and loggers end a moment after their primary.
+    wait_until(lambda: bool(plane.living()) == bool(alive), 30.0, "no process without an app")
     if rows:
         plane.ok("delete", "all")
-    assert processes.wait_gone(plane.living(), 5.0) == []
+    assert processes.wait_gone(plane.living(), 20.0) == []
     assert plane.rows() == []

@@ -28,10 +28,17 @@ def test_how_workers_ended_is_remembered_by_heirs_too(plane: Plane) -> None:
         "import sys\nprint('a last word', file=sys.stderr, flush=True)\n" + APP
     )
     row = plane.start("shop:app", "--drain-timeout", "17")
+    log = plane.home / "logs" / "web.log"
+    wait_until(lambda: log.read_text().count("a last word") == 2, 60.0)
     began = time.time()
     victim = row["workers"][1]["pid"]
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: plane.row()["restarts"] == 1, 60.0)
+
+    def replaced() -> bool:
+        now = plane.row()
+        return (now["restarts"], now["serving"]) == (1, 2)
+
+    wait_until(replaced, 60.0)
     os.kill(row["primary_pid"], signal.SIGKILL)
     wait_until(lambda: plane.row()["primary_pid"] not in (None, row["primary_pid"]), 60.0)
     found = told(plane)

@@ -16,7 +16,7 @@ from tests.cli.plane import Plane, finish, get
 from tests.harness import processes
 from tests.harness.servers import wait_until
 
-SLOW = "import time\ntime.sleep(30)\nfrom shop import app\n"
+SLOW = "import time\ntime.sleep(300)\nfrom shop import app\n"
 SECOND_FAILS = """
 import os
 if os.environ["RRDISPATCH_SLOT"] == "1":
@@ -58,7 +58,7 @@ def test_it_is_nobodys_child_and_has_no_terminal(plane: Plane) -> None:
 def test_stop_start_again_delete(plane: Plane) -> None:
     first = plane.start()
     assert plane.ok("stop", "web") == "web: stopped\n"
-    assert processes.wait_gone(plane.living(), 5.0) == []
+    assert processes.wait_gone(plane.living(), 20.0) == []
     row = plane.row()
     assert (row["status"], row["id"], row["primary_pid"]) == ("stopped", 0, None)
     assert plane.ok("stop", "web") == "web: was stopped already\n"
@@ -97,13 +97,12 @@ def test_a_broken_import_is_told_and_leaves_nothing(plane: Plane) -> None:
 
 
 def test_one_that_is_never_ready_fails_within_its_time(plane: Plane) -> None:
-    slow = "print('last words', flush=True)\n" + SLOW.replace("30", "300")
-    (plane.here / "slow.py").write_text(slow)
+    (plane.here / "slow.py").write_text("print('last words', flush=True)\n" + SLOW)
     began = time.monotonic()
-    told = plane.type("start", "slow:app", "-b", "127.0.0.1:0", "--ready-timeout", "5s")
+    told = plane.type("start", "slow:app", "-b", "127.0.0.1:0", "--ready-timeout", "12s")
     assert told.code == 5, told
     assert time.monotonic() - began < 100  # the module alone would sleep for 300
-    assert "not ready within 5 s" in told.err
+    assert "not ready within 12 s" in told.err
     assert "last words" in told.err
     nothing_left(plane, "slow")
 
@@ -169,11 +168,11 @@ def test_a_start_whose_command_is_killed_is_taken_back(plane: Plane) -> None:
     command = plane.begin("start", "slow:app", "-b", "127.0.0.1:0")
     try:
         wait_until(lambda: any("RRDISPATCH_SLOT" in env(p) for p in plane.living()), 60.0)
-        assert plane.row("slow")["status"] == "launching"
+        wait_until(lambda: plane.row("slow")["status"] == "launching", 60.0)
     finally:
         command.kill()
         finish(command)
-    wait_until(lambda: not plane.living(), 20.0, "all of it is gone")
+    wait_until(lambda: not plane.living(), 60.0, "all of it is gone")
     nothing_left(plane, "slow")
 
 
@@ -209,20 +208,20 @@ def test_ids_are_small_unique_and_stay(plane: Plane) -> None:
 def test_a_killed_primary_is_followed_and_the_app_is_the_same_one(plane: Plane) -> None:
     before = plane.start()
     processes.kill(before["primary_pid"])
-    wait_until(lambda: processes.state(before["primary_pid"]) in ("", "Z"), 10.0)
+    wait_until(lambda: processes.state(before["primary_pid"]) in ("", "Z"), 60.0)
     wait_until(lambda: plane.row()["status"] == "online", 60.0)
     after = plane.row()
     assert after["id"] == before["id"]
     assert after["primary_pid"] != before["primary_pid"]
     assert [w["pid"] for w in after["workers"]] == [w["pid"] for w in before["workers"]]
     assert plane.ok("stop", "web") == "web: stopped\n"
-    assert processes.wait_gone(plane.living(), 5.0) == []
+    assert processes.wait_gone(plane.living(), 20.0) == []
 
 
 def test_all_of_it_killed(plane: Plane) -> None:
     plane.start()
     plane.close()
-    assert processes.wait_gone(plane.living(), 5.0) == []
+    assert processes.wait_gone(plane.living(), 20.0) == []
     assert plane.row()["status"] == "killed"
     plane.ok("start", "web")
     assert plane.row()["status"] == "online"
@@ -289,6 +288,6 @@ def test_resurrect(plane: Plane) -> None:
 def test_what_ended_with_the_machine_is_resurrected(plane: Plane) -> None:
     row = plane.start()
     os.kill(row["primary_pid"], signal.SIGTERM)
-    wait_until(lambda: not plane.living(), 30.0)
+    wait_until(lambda: not plane.living(), 60.0)
     assert plane.row()["status"] == "stopped"
     assert plane.ok("resurrect") == "web: started\n"

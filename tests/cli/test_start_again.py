@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rrdispatch.control import definitions
-from tests.cli.plane import Plane, get
+from tests.cli.plane import Plane, finish, get
 from tests.cli.test_start import SECOND_FAILS
 from tests.harness import processes
 from tests.harness.servers import wait_until
@@ -68,8 +68,8 @@ def test_that_is_interrupted(stopped: Plane) -> None:
     before = known(stopped)
     (stopped.here / "slow.py").write_text("import time\ntime.sleep(300)\n")
     command = stopped.begin("start", "slow:app", *COMMON, "--ready-timeout", "300")
-    wait_until(lambda: stopped.row()["status"] == "launching", 30.0)
+    wait_until(lambda: stopped.row()["status"] == "launching", 60.0)
     command.send_signal(signal.SIGINT)
-    command.communicate(timeout=60)
+    finish(command)
     row = as_it_was(stopped, before)
     assert (row["status"], row["error"]) == ("stopped", None)

@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
-from rrdispatch.control.status import MOST_CLIENTS, MOST_REQUEST
+from rrdispatch.control.status import MOST_CLIENTS, MOST_REQUEST, WITHIN
 from tests.cli.plane import Plane, finish, get
+from tests.harness import processes
 from tests.harness.readable import readable
 from tests.harness.servers import wait_until
 
 PORT = ("--status-bind", "127.0.0.1:0")
+CALM = ("--stall-timeout", "60")  # a worker that has no core for a moment keeps its turn
 
 
 def place(plane: Plane) -> tuple[str, int]:
@@ -36,7 +38,7 @@ def ask(where: tuple[str, int], path: str, method: str = "GET") -> tuple[int, by
 
 @pytest.fixture
 def where(plane: Plane) -> tuple[str, int]:
-    plane.start("shop:app", *PORT)
+    plane.start("shop:app", *PORT, *CALM)
     return place(plane)
 
 
@@ -52,7 +54,7 @@ def test_what_it_answers(plane: Plane, where: tuple[str, int]) -> None:
     assert ask(where, "/ready", "POST")[0] == 405
     for _ in range(4):
         get(plane.row())
-    wait_until(lambda: b'accepted_total{app="web"} 4.0' in ask(where, "/metrics")[1], 30.0)
+    wait_until(lambda: b'accepted_total{app="web"} 4.0' in ask(where, "/metrics")[1], 60.0)
     assert 'rrdispatch_slot_connections_total{app="web",slot="1"} 2.0' in plane.ok("metrics")
 
 
@@ -63,8 +65,11 @@ def test_clients_that_are_slow_or_many_or_mad(plane: Plane, where: tuple[str, in
             slow.append(stack.enter_context(socket.create_connection(where, 60)))
             slow[-1].sendall(b"GET /ready HTTP/1.1\r\nX-Slow: ")
         assert ask(where, "/ready")[0] == 200
-        gave_way = [one for one in slow if readable(one, 0.0)]
-        assert len(gave_way) >= 2 * MOST_CLIENTS - 8  # some may be about to
+
+        def gave_way() -> int:
+            return sum(readable(one, 0.0) for one in slow)
+
+        wait_until(lambda: gave_way() >= 2 * MOST_CLIENTS, WITHIN - 1)  # not for being slow
         assert get(plane.row())["pid"]
     for said in (b"x" * 4 * MOST_REQUEST, b"\x16\x03\x01\r\n\r\n", b"GET /ready\r\n\r\n", b""):
         with socket.create_connection(where, 60) as client, contextlib.suppress(OSError):
@@ -87,7 +92,9 @@ def test_at_a_stop_it_is_unready_at_once_while_all_is_served(plane: Plane) -> No
         socket.create_connection(where, 10)
 
 
-def test_unready_while_no_worker_serves(plane: Plane, where: tuple[str, int]) -> None:
+def test_unready_while_no_worker_serves(plane: Plane) -> None:
+    plane.start("shop:app", *PORT, "--max-restarts", "1000")  # it goes on trying
+    where = place(plane)
     (plane.here / "shop.py").write_text("raise RuntimeError('gone bad')\n")
     for worker in plane.row()["workers"]:
         os.kill(worker["pid"], signal.SIGKILL)
@@ -97,6 +104,7 @@ def test_unready_while_no_worker_serves(plane: Plane, where: tuple[str, int]) ->
 def test_an_heir_answers_on(plane: Plane, where: tuple[str, int]) -> None:
     before = plane.row()["primary_pid"]
     os.kill(before, signal.SIGKILL)
+    wait_until(lambda: processes.state(before) in ("", "Z"), 60.0)
     assert ask(where, "/ready")[0] == 200  # whoever asks meanwhile waits
     wait_until(lambda: plane.row()["primary_pid"] not in (None, before), 60.0)
     assert place(plane) == where

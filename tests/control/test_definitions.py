@@ -84,14 +84,17 @@ def test_unknown_keys_of_a_later_version_are_left_alone(tmp_path: Path) -> None:
     assert found.typed == {"target": "a:b"}
 
 
-def test_ids_are_given_once_by_however_many(tmp_path: Path) -> None:
+def test_ids_are_given_once_by_however_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = tmp_path / "home"
+    monkeypatch.setattr(definitions, "WAIT", 60.0)  # eight wait for each other, and for the disk
     made = [make(base, f"app{number}") for number in range(8)]
     threads = [threading.Thread(target=give_id, args=(each, base)) for each in made]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join()
     assert sorted(each.id for each in made) == list(range(8))
     again = make(base, "app3")
     again.id = made[3].id

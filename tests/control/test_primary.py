@@ -13,7 +13,7 @@ from rrdispatch.control.process import PrimaryProcess, settings_of
 from rrdispatch.control.protocol import INVALID_REQUEST, NO_METHOD, PARSE_ERROR
 from tests.cluster.service import APPS
 
-LIMIT = 20.0
+LIMIT = 60.0
 
 
 class Talk:

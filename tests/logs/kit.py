@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import array
+import contextlib
+import fcntl
+import os
 import re
 import socket
+import termios
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,7 +45,23 @@ def files(path: Path) -> list[Path]:
 
 
 def content(path: Path) -> bytes:
-    return b"".join(each.read_bytes() for each in files(path))
+    """Of what has a name; while a logger rotates, a file may have none for a moment."""
+    found = b""
+    for each in files(path):
+        with contextlib.suppress(FileNotFoundError):
+            found += each.read_bytes()
+    return found
+
+
+def in_pipe(pid: int) -> int:
+    """Bytes that a process printed and nobody has read."""
+    end = os.open(f"/proc/{pid}/fd/1", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        count = array.array("i", [0])
+        fcntl.ioctl(end, termios.FIONREAD, count)
+        return count[0]
+    finally:
+        os.close(end)
 
 
 def numbers(path: Path) -> dict[int, list[int]]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import array
-import fcntl
-import os
-import termios
 from pathlib import Path
 
 from tests.harness import processes
 from tests.harness.followed import Followed
 from tests.harness.servers import wait_until
-from tests.logs.kit import APPS, ask, content, numbers_of
+from tests.logs.kit import APPS, ask, content, in_pipe, numbers_of
 
 
 def test_an_heir_and_its_logger_go_on_at_the_same_byte(tmp_path: Path) -> None:
@@ -20,23 +16,12 @@ def test_an_heir_and_its_logger_go_on_at_the_same_byte(tmp_path: Path) -> None:
     with Followed("talker:serve", *options, cwd=APPS, home=tmp_path / "home") as service:
         _, pid, _ = ask(service, "lines 1000 100")
         ask(service, f"raw {f'{pid} 1000 '.encode().hex()}")  # half a line: it is in no file
-        wait_until(lambda: in_pipe(pid) == 0, 20.0)
+        wait_until(lambda: in_pipe(pid) == 0, 60.0)
         logger = service.stats()["logger_pid"]
         service.replace_primary()
         processes.kill(logger)
-        wait_until(lambda: service.stats()["logger_pid"] not in (0, -1, logger), 30.0)
+        wait_until(lambda: service.stats()["logger_pid"] not in (0, -1, logger), 60.0)
         ask(service, "raw " + b"xxx\n".hex())
-        wait_until(lambda: content(log).count(b"\n") >= 1001, 30.0)
+        wait_until(lambda: content(log).count(b"\n") >= 1001, 60.0)
         found = [line.replace(service.name.encode(), b"app") for line in content(log).splitlines()]
         assert numbers_of(found) == {pid: list(range(1001))}
-
-
-def in_pipe(pid: int) -> int:
-    """Bytes that a process printed and nobody has read."""
-    end = os.open(f"/proc/{pid}/fd/1", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        count = array.array("i", [0])
-        fcntl.ioctl(end, termios.FIONREAD, count)
-        return count[0]
-    finally:
-        os.close(end)
