@@ -49,10 +49,10 @@ def test_kill_every_200_ms(kind: str, dispatcher: str, journal: Journal, show: S
     with cluster(
         f"probe:{kind}", dispatcher=dispatcher, env=journal.env, max_restarts=0, threads=1
     ) as running:
-        with Load(Plan(address(running), rate=RATE, path="/sleep/2")) as load:
+        with Load(Plan(address(running), rate=RATE, path="/sleep/2", timeout=60.0)) as load:
             load.wait_more(10)
             killed = kill(KILLS, running, seed=1)
-            load.wait_more(50)
+            load.wait_more(50, 60.0)
             tally = load.stop()
         proof = prove(running, journal, tally)
         moved = running.stats()["moved"]

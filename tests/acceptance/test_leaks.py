@@ -33,7 +33,9 @@ class Census:
             kind = _kind(each.pid, stats, workers)
             self.kinds.setdefault(kind, []).append(each.pid)
         self.processes = Counter({kind: len(pids) for kind, pids in self.kinds.items()})
-        self.fds = {kind: [census.kinds(pid) for pid in pids] for kind, pids in self.kinds.items()}
+        self.fds = {
+            kind: [census.resting(pid) for pid in pids] for kind, pids in self.kinds.items()
+        }
         self.private = {kind: _private(self.kinds[kind]) for kind in ("primary", "dispatcher")}
         self.own = own_fds()
 

@@ -29,7 +29,7 @@ def test_all_workers_dead(dispatcher: str, journal: Journal, show: Show) -> None
     """500 requests while all four workers are killed twice; their app takes a second to boot."""
     env = {**journal.env, "PROBE_BOOT": "1"}
     with cluster("probe:asgi", dispatcher=dispatcher, max_restarts=0, env=env) as running:
-        with Load(Plan(address(running), rate=RATE, count=500)) as load:
+        with Load(Plan(address(running), rate=RATE, count=500, timeout=60.0)) as load:
             for _ in range(2):
                 load.wait_more(50)
                 _kill_all(running, load)
@@ -47,7 +47,7 @@ def _kill_all(running: Cluster, load: Load) -> None:
     killed = set(worker_pids(running).values())
     for pid in killed:
         processes.kill(pid)
-    load.wait_for(lambda records: records[-1].ok and records[-1].pid not in killed)
+    load.wait_for(lambda records: records[-1].ok and records[-1].pid not in killed, 60.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -73,7 +73,7 @@ def _terminate(service: Service, keep_alive: bool) -> Tally:
     service.send_signal(signal.SIGTERM)
     load.wait_for(_refused_for_long)
     # Long before drain_timeout: whoever keeps coming does not keep the service.
-    assert service.wait(8.0) == 0
+    assert service.wait(15.0) == 0
     return Tally([*load.stop().records, *other.stop().records])
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
-import time
 
 import pytest
 
 from tests.acceptance.conftest import Show
 from tests.harness import processes
-from tests.harness.load import load_beside, run_load
+from tests.harness.journal import Journal
+from tests.harness.load import Load, load_beside, run_load
 from tests.harness.records import EOF, OK, REFUSED, RESET, Plan
 from tests.harness.servers import Service, wait_until
 from tests.harness.sizes import pairs
@@ -17,48 +18,51 @@ from tests.harness.sizes import pairs
 pytestmark = pytest.mark.slow
 
 KINDS = ["asgi", "wsgi", "serve"]
+LONG = "/sleep/60000"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
 @pytest.mark.parametrize("kind", KINDS)
-def test_drains_and_exits_0(kind: str, signum: signal.Signals, show: Show) -> None:
-    with Service(f"probe:{kind}", "-i", "2", "--threads", "1") as service:
+def test_drains_and_exits_0(
+    kind: str, signum: signal.Signals, journal: Journal, show: Show
+) -> None:
+    with Service(f"probe:{kind}", "-i", "2", "--threads", "1", env=journal.env) as service:
         load = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
-        _wait_busy(service, 2)
+        _wait_begun(journal, load)
         assert service.stop(signum) == 0
         tally = load.finish()
     show("6", f"{signum.name} with 2 requests at work, {kind}", str(tally))
     assert len(tally.ok) == 2
 
 
-def _wait_busy(service: Service, number: int) -> None:
-    """Until the service's listener has accepted so many connections that are still open."""
-    port = int(service.address.rpartition(":")[2])
-    wait_until(lambda: processes.connections(port) >= number, 10.0, f"{number} connections")
+def _wait_begun(journal: Journal, load: Load) -> None:
+    """Until workers have begun all its requests."""
+    wanted = {load.plan.base + number for number in range(load.plan.count)}
+
+    def begun() -> set[int]:
+        return {number for entries in journal.read().values() for number in entries.begun}
+
+    wait_until(lambda: wanted <= begun(), 30.0, "all are at work")
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT], ids=lambda each: each.name)
-def test_a_second_one_ends_now(signum: signal.Signals) -> None:
-    with Service("probe:asgi", "-i", "2") as service:
-        load_beside(service, Plan(service.address, count=2, path="/sleep/20000"))
-        _wait_busy(service, 2)
+def test_a_second_one_ends_now(signum: signal.Signals, journal: Journal) -> None:
+    with Service("probe:asgi", "-i", "2", "--drain-timeout", "90", env=journal.env) as service:
+        _wait_begun(journal, load_beside(service, Plan(service.address, count=2, path=LONG)))
         service.processes()
         service.send_signal(signum)
-        service.output.wait("(?i)drain|stopping|second", 10.0)
-        began = time.monotonic()
+        service.output.wait(r": stopping", 20.0)
         service.send_signal(signum)
-        service.wait(5.0)
-        assert time.monotonic() - began < 5.0
+        service.wait(20.0)
         service.assert_nothing_left()
 
 
-def test_quit_ends_now() -> None:
-    with Service("probe:asgi", "-i", "2") as service:
-        load_beside(service, Plan(service.address, count=2, path="/sleep/20000"))
-        _wait_busy(service, 2)
+def test_quit_ends_now(journal: Journal) -> None:
+    with Service("probe:asgi", "-i", "2", "--drain-timeout", "90", env=journal.env) as service:
+        _wait_begun(journal, load_beside(service, Plan(service.address, count=2, path=LONG)))
         service.processes()
         service.send_signal(signal.SIGQUIT)
-        service.wait(5.0)
+        service.wait(20.0)
         service.assert_nothing_left()
 
 
@@ -76,11 +80,12 @@ def test_ttin_and_ttou_scale(show: Show) -> None:
 
 
 @pytest.mark.parametrize(("kind", "dispatcher"), pairs(KINDS))
-def test_primary_killed(kind: str, dispatcher: str, show: Show) -> None:
+def test_primary_killed(kind: str, dispatcher: str, journal: Journal, show: Show) -> None:
     """What was accepted is answered; then everything ends by itself."""
     options = ["-i", "2", "--dispatcher", dispatcher]
-    with Service(f"probe:{kind}", *options) as service:
-        slow = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
+    with Service(f"probe:{kind}", *options, env=journal.env) as service:
+        slow = load_beside(service, Plan(service.address, count=2, path="/block/500"))
+        _wait_begun(journal, slow)
         load = load_beside(service, Plan(service.address, rate=100.0))
         load.wait_more(20)
         service.processes()
@@ -95,15 +100,16 @@ def test_primary_killed(kind: str, dispatcher: str, show: Show) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_primary_and_dispatcher_killed(kind: str, show: Show) -> None:
+def test_primary_and_dispatcher_killed(kind: str, journal: Journal, show: Show) -> None:
     """The lifelines end the workers: nothing is left."""
-    with Service(f"probe:{kind}", "-i", "2") as service:
-        slow = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
-        _wait_busy(service, 2)
+    with Service(f"probe:{kind}", "-i", "2", env=journal.env) as service:
         workers = set(service.workers().values())
+        slow = load_beside(service, Plan(service.address, count=2, path="/block/2500"))
+        _wait_begun(journal, slow)
         for each in service.processes():
             if each.pid not in workers:
-                processes.kill(each.pid)
+                with contextlib.suppress(ProcessLookupError):  # it ends by itself, too
+                    processes.kill(each.pid)
         service.wait(5.0)
         held = slow.finish()
         service.assert_nothing_left(10.0)
@@ -123,10 +129,10 @@ def test_dispatcher_killed(dispatcher: str, show: Show) -> None:
             before = set(service.processes())
             processes.kill(_dispatcher(service))
             load.wait_more(40)
-            assert set(service.processes()) != before
+            wait_until(lambda before=before: set(service.processes()) != before, 20.0)  # type: ignore[misc]
         tally = load.stop()
     show("6", f"dispatcher killed 3 times, {dispatcher}", str(tally))
-    assert len(tally.failed) <= 1
+    assert len(tally.failed) <= 3
     assert REFUSED not in tally.outcomes()
 
 

@@ -58,7 +58,9 @@ def client(number: int, server: str, patience: float) -> bool:
 def served(tmp_path: Path, clients: int, patience: float, policy: str) -> int:
     """How many of so many clients, several at a time, got what they came for."""
     (tmp_path / "rooms.py").write_text(APP)
-    with cluster("rooms:app", cwd=tmp_path, workers=2, policy=policy, drain_timeout=1) as running:
+    # Who gets no core for a second is passed over, and its sessions are lost.
+    more = {"policy": policy, "drain_timeout": 1, "stall_timeout": 60}
+    with cluster("rooms:app", cwd=tmp_path, workers=2, **more) as running:
         server = address(running)
         with ThreadPoolExecutor(5) as pool:
             return sum(pool.map(lambda number: client(number, server, patience), range(clients)))

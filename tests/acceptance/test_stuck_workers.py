@@ -21,7 +21,9 @@ from tests.harness.sizes import FULL, pairs, size
 pytestmark = pytest.mark.slow
 
 RATE = 50.0
-LATEST_MS = 300.0
+# 300 where nobody else wants the cores (`make accept`); else what a busy machine adds, and still
+# far less than the worker is stuck.
+LATEST_MS = size(1500.0, 300.0)
 KINDS = ["asgi", "wsgi", "serve"] if FULL else ["asgi", "wsgi"]
 DISPATCHERS = ["c", "python"] if FULL else ["c"]
 OPTIONS = ["-i", "4", "--threads", "1", "--max-restarts", "0"]
@@ -92,14 +94,14 @@ def test_blocked_then_killed(kind: str, dispatcher: str, journal: Journal, show:
     with Service(f"probe:{kind}", *options, env=journal.env) as service:
         load = load_beside(service, Plan(service.address, rate=RATE))
         load.wait_more(25)
-        blocking = load_beside(service, Plan(service.address, count=1, path="/block/4000"))
+        blocking = load_beside(service, Plan(service.address, count=1, path="/block/14000"))
         blocker, moment = _blocked_worker(journal, blocking)
         load.wait_more(75)
         processes.kill(blocker, signal.SIGKILL)
         load.wait_more(50)
         tally = load.stop()
         assert blocking.finish().outcomes()["ok"] == 0
-    show("2", f"time.sleep(4) then SIGKILL, {kind}, {dispatcher}, 50/s", figures(tally, blocker))
+    show("2", f"time.sleep(14) then SIGKILL, {kind}, {dispatcher}, 50/s", figures(tally, blocker))
     assert_only_taken(tally, journal, blocker, moment)
 
 
@@ -111,7 +113,7 @@ def _blocked_worker(journal: Journal, blocking: Load) -> tuple[int, int]:
         return {pid: each.begun[number] for pid, each in workers if number in each.begun}
 
     number = blocking.plan.base
-    wait_until(lambda: bool(began()), 10.0, "the blocking request has begun")
+    wait_until(lambda: bool(began()), 30.0, "the blocking request has begun")
     ((pid, moment),) = began().items()
     return pid, moment
 
@@ -146,7 +148,10 @@ def _all_serve(service: Service) -> None:
 
 
 def test_blocked_thread_pool(show: Show) -> None:
-    with Service("pool:app", "-i", "4") as service, ExitStack() as stack:
+    with (
+        Service("pool:app", "-i", "4", "--timeout-keep-alive", "60") as service,
+        ExitStack() as stack,
+    ):
         blocked, connections = _forty_to_one_worker(service.address, stack)
         for connection in connections:
             connection.request("GET", "/block/8000", headers={"Connection": "close"})
@@ -182,6 +187,7 @@ def _forty_to_one_worker(address: str, stack: ExitStack) -> tuple[int, list[HTTP
 def test_keep_alive_clients_after_a_crash(dispatcher: str, show: Show) -> None:
     # Whoever gets no core for 10 ms is passed over, rightly; what counts here is the band.
     options = [*OPTIONS, "--dispatcher", dispatcher, "--stall-timeout", "1"]
+    options += ["--timeout-keep-alive", "60"]
     with Service("probe:asgi", *options) as service:
         plan = Plan(
             service.address, "keepalive", concurrency=100, rate=1.0, reconnect_when_told=True
