@@ -149,13 +149,3 @@ def memory(pid: int) -> Memory:
         sizes[name] += int(rest.split()[0])
     private = sizes["Private_Clean"] + sizes["Private_Dirty"]
     return Memory(rss=sizes["Rss"], pss=sizes["Pss"], private=private)
-
-
-def connections(port: int) -> int:
-    """Established TCP connections to this local port, taken by a worker or still waiting."""
-    number = 0
-    for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]:
-            fields = line.split()
-            number += fields[3] == "01" and fields[1].endswith(f":{port:04X}")
-    return number
