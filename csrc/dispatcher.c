@@ -10,7 +10,8 @@
 #include "os.h"
 
 #define LEAVE_QUIET_NS (50 * RR__MS)
-#define LEAVE_LISTENERS_NS (2 * RR__SECOND)
+#define LEAVE_LISTENERS_NS (20 * RR__SECOND) /* all who serve them may be blocked */
+#define LEAVE_FEW_NS (2 * RR__SECOND)
 #define LEAVE_NS (30 * RR__SECOND)
 
 static int close_fd(int fd)
@@ -99,6 +100,14 @@ static int timeout(const struct rr__dispatcher *d)
     return left < 60000 ? (int)left : 60000;
 }
 
+/* What is in a backlog is lost with its last fd, and only then. */
+static uint64_t leave_limit(const struct rr__dispatcher *d, int index)
+{
+    if (d->listeners[index].shared || rr__unserved(d, index))
+        return LEAVE_FEW_NS;
+    return LEAVE_LISTENERS_NS;
+}
+
 /* The primary is gone for good: accept what the backlogs hold, hand it out, and end when nothing waits. */
 static void leave(struct rr__dispatcher *d)
 {
@@ -109,7 +118,7 @@ static void leave(struct rr__dispatcher *d)
     for (int i = 0; i < d->listener_count; i++) {
         struct rr__listener *listener = &d->listeners[i];
         if (listener->state == RR__ARMED || listener->state == RR__DISARMED)
-            rr__listener_start_close(d, listener, LEAVE_QUIET_NS, LEAVE_LISTENERS_NS);
+            rr__listener_start_close(d, listener, LEAVE_QUIET_NS, leave_limit(d, i));
     }
 }
 

@@ -25,7 +25,8 @@ from rrdispatch.dispatch.watch import Watch
 REQUESTS_PER_ROUND = 64
 TALK_AGAIN = 5 * MS
 LEAVE_QUIET = 50 * MS
-LEAVE_LISTENERS = 2 * SECOND
+LEAVE_LISTENERS = 20 * SECOND  # all who serve them may be blocked
+LEAVE_FEW = 2 * SECOND
 LEAVE_LIMIT = 30 * SECOND
 LEAVE_LOOK = 10 * MS
 
@@ -118,7 +119,10 @@ class Dispatcher:
         self._leave_ns = now + LEAVE_LIMIT
         for listener in self.acceptor.listeners:
             if listener.open:
-                self.acceptor.start_close(listener, LEAVE_QUIET, LEAVE_LISTENERS, now)
+                # What is in a backlog is lost with its last fd, and only then.
+                few = listener.shared or self.slots.unserved >> listener.index & 1
+                limit = LEAVE_FEW if few else LEAVE_LISTENERS
+                self.acceptor.start_close(listener, LEAVE_QUIET, limit, now)
 
     # ---- the end ----------------------------------------------------------------------------
 
