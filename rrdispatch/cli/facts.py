@@ -19,7 +19,7 @@ from rrdispatch.control.selectors import Target
 from rrdispatch.errors import ControlError, Error
 
 OF_STATS = ("policy", "dispatcher", "dispatcher_pid", "logger_pid", "slots", "moved", "lost",
-            "status_address")  # fmt: skip
+            "status_address", "unwritten")  # fmt: skip
 TIMEOUTS = (
     "ready_timeout", "drain_timeout", "shutdown_delay", "heartbeat_timeout", "stall_timeout",
     "probation", "min_uptime", "respawn_delay",

@@ -111,6 +111,8 @@ def _then(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "  settings", paths["config"]
     for path in dict.fromkeys(paths["logs"].values()):
         yield "  log", path
+    for log, why in (found["unwritten"] or {}).items():
+        yield "  not written", f"{log}: {why}; lines are dropped, and counted"
     yield "  its own words", paths["primary_log"]
     for place, line in enumerate(found["last_errors"]):
         yield "" if place else "last on stderr", line

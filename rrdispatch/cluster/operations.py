@@ -106,7 +106,9 @@ class Operations:
             self._events.tell("ready")
             return
         output = await self.output(failure.worker)
-        error = report.start_error(failure, told, output)
+        over = self.started.done() and not self.started.cancelled()
+        served = over and self.started.exception() is None
+        error = report.start_error(failure, told, output, served)
         self.fatal = self.fatal or error
         if not self.started.done():
             self.started.set_exception(error)

@@ -40,6 +40,7 @@ def stats(settings: Settings, view: View, world: ProcessWorld) -> dict[str, Any]
         "dispatcher_pid": dispatching.link.pid,
         "logger_pid": world.logs.pid,
         "logs": world.logs.plan,
+        "unwritten": dict(world.workers.unwritten),
         "dispatcher": dispatching.kind,
         "policy": settings.policy,
         "generation": view.generation,
@@ -158,8 +159,10 @@ def ends(view: View, now: float) -> list[dict[str, Any]]:
     return sorted(found, key=operator.itemgetter("time"))
 
 
-def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> Error:
-    """Why the service did not start (or go on), with what to do about it."""
+def start_error(
+    failure: Failure, told: dict[str, Any] | None, output: str, served: bool = False
+) -> Error:
+    """Why the service did not start, or go on if it has ``served``, with what to do about it."""
     told = told or {}
     message = str(told.get("message") or failure.reason)
     hint = str(told["hint"]) if told.get("hint") else None
@@ -169,7 +172,7 @@ def start_error(failure: Failure, told: dict[str, Any] | None, output: str) -> E
     if code == "extra":
         return MissingExtraError(message, hint=hint, traceback=traceback)
     if failure.worker and not told:
-        message = f"no worker became ready: {failure.reason}"
+        message = failure.reason if served else f"no worker became ready: {failure.reason}"
         hint = "see the worker's output above" if output else "it printed nothing"
     if traceback:
         message = f"{message}\n{traceback.rstrip()}"

@@ -78,6 +78,7 @@ class Workers:
         self._ears = ears
         self._loop = asyncio.get_running_loop()
         self.handles: dict[int, WorkerHandle] = {}
+        self.unwritten: dict[str, str] = {}  # logs, and why they are not written at present
         self.totals: dict[int, SlotTotals] = {}
         self._oom = OomKills()
         logs.on_output, logs.on_trouble = self._log_output, self._log_trouble
@@ -126,8 +127,10 @@ class Workers:
             text = f"{what} is written again; {dropped} lines were dropped"
         facts = {"output": output, "error": error, "dropped": dropped}
         if error:
+            self.unwritten[output] = error
             self._ears.events.tell("logs-failing", text, **facts)
         else:
+            self.unwritten.pop(output, None)
             self._ears.events.tell("logs-resumed", text, **facts)
 
     def _log_trouble(self, text: str) -> None:

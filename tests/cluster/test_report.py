@@ -30,12 +30,16 @@ def serve(listener):
 """
 
 
-def test_who_drains_is_shown_and_does_not_count(tmp_path: Path) -> None:
+def test_who_drains_is_shown_and_what_is_not_written(tmp_path: Path) -> None:
     app(tmp_path, SLOW_TO_END)
 
     async def main() -> None:
         async with running("app:serve", tmp_path, park=False, probation=0.0) as service:
             assert service.supervisor.stats()["serving"] == 2
+            full, logs = "No space left on device", service.supervisor.world.logs
+            for error, told in ((full, {"/x.log": full}), ("", {})):
+                logs.on_output("/x.log", error, 7)
+                assert service.supervisor.stats()["unwritten"] == told
             await service.supervisor.reload()
             await service.until("draining")
             found = service.supervisor.stats()
