@@ -249,9 +249,15 @@ class Dispatching:
 
 
 def expected(kind: ControlKind, error: int) -> bool:
-    """A refusal that says no more than that it is too early, or was done while nobody was there."""
-    gone = {ControlKind.WORKER_REMOVE: errno.ESRCH, ControlKind.LISTENER_CLOSE: errno.ENOENT}
-    return error == errno.EBUSY or gone.get(kind) == error
+    """A refusal that says no more than that it is too early or too late: it was done while nobody
+    was there, or the program begins to listen when its worker, or the service, is ending.
+    """
+    late = {
+        ControlKind.WORKER_REMOVE: (errno.ESRCH,),
+        ControlKind.LISTENER_CLOSE: (errno.ENOENT,),
+        ControlKind.CHANNEL_ADD: (errno.EINVAL, errno.ENOENT, errno.ESRCH),
+    }
+    return error == errno.EBUSY or error in late.get(kind, ())
 
 
 def announce(events: Events, message: ControlMessage) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import processes
-from tests.harness.servers import wait_until
+from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command, wait_until
 from tests.programs.program import Program, free_port
 
 
@@ -60,3 +60,31 @@ def test_a_death_closes_nothing(tmp_path: Path) -> None:
         processes.kill(program.workers()[0])
         assert len(program.ask(10).ok) >= 9
         assert "no longer listening" not in program.output.text()
+
+
+LATE = """
+import os, signal, socket, sys
+
+def listen(*_):
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    os.write(1, b"listens after all\\n")
+    os._exit(0)
+
+signal.signal(signal.SIGTERM, listen)
+os.write(1, b"is there\\n")
+while True:
+    signal.pause()
+"""
+
+
+@pytest.mark.parametrize("dispatcher", ["c", "python"])
+def test_who_listens_when_it_is_told_to_end_is_no_warning(tmp_path: Path, dispatcher: str) -> None:
+    script = tmp_path / "late.py"
+    script.write_text(LATE)
+    options = ("-i", "1", "--dispatcher", dispatcher)
+    server = Server(rrdispatch_command("run", str(script), *options, "--", str(free_port())))
+    with server:
+        server.output.wait("is there", START_TIMEOUT)
+        assert server.stop() == 0
+        assert "listens after all" in server.output.text()
+        assert "warning" not in server.output.text()

@@ -147,6 +147,64 @@ static void by_syscall(void)
     show("accept", syscall(SYS_accept4, server, NULL, NULL, 0));
 }
 
+/* The other numbers that there are names for: each with its arguments in their places. */
+static void waits_by_syscall(void)
+{
+    int server = listener(0), set = (int)syscall(SYS_epoll_create1, 0), mine = client(), value = 0;
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT, .data.fd = 7};
+    struct pollfd item = {.fd = server, .events = POLLIN | POLLOUT};
+    socklen_t size = sizeof value;
+
+    show("getsockopt", syscall(SYS_getsockopt, server, SOL_SOCKET, SO_ACCEPTCONN, &value, &size));
+    printf("listens: %d, %u bytes\n", value, size);
+    show("epoll_ctl", syscall(SYS_epoll_ctl, set, EPOLL_CTL_ADD, server, &event));
+    show("epoll_pwait", syscall(SYS_epoll_pwait, set, &event, 1, -1, NULL, 8));
+    printf("events %u of %d\n", event.events, event.data.fd);
+#ifdef SYS_epoll_wait
+    show("epoll_wait", syscall(SYS_epoll_wait, set, &event, 1, -1) == 1);
+#endif
+#ifdef SYS_poll
+    show("poll", syscall(SYS_poll, &item, 1, -1) == 1 && item.revents == POLLIN);
+#endif
+    item.events = POLLIN;
+    show("ppoll", syscall(SYS_ppoll, &item, 1, NULL, NULL, 8));
+    show("dup3", syscall(SYS_dup3, server, 60, O_CLOEXEC));
+    show("cloexec", fcntl(60, F_GETFD));
+#ifdef SYS_dup2
+    show("dup2", syscall(SYS_dup2, server, 61) == 61 && close(61) == 0);
+#endif
+    show("close", syscall(SYS_close, server));
+    int got = show_fd("accept", (int)syscall(SYS_accept, 60, NULL, NULL));
+    printf("joined %d\n", joined(mine, got));
+    show("shutdown", syscall(SYS_shutdown, 60, SHUT_RDWR));
+    show("accept", syscall(SYS_accept, 60, NULL, NULL));
+}
+
+/* A limit that was lowered by number is seen by the next accept. */
+static void limits_by_syscall(void)
+{
+    int server = listener(SOCK_NONBLOCK), mine = client();
+    struct rlimit before, limit;
+
+    must("readable", readable(server));
+    must("accept", accept(server, NULL, NULL) >= 0);
+    show("prlimit64", syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &before));
+    limit = before;
+    int other = client();
+    must("readable", readable(server));
+    limit.rlim_cur = (rlim_t)other + 1;
+    show("prlimit64", syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, &limit, NULL));
+    show("accept", syscall(SYS_accept4, server, NULL, NULL, 0));
+#ifdef SYS_setrlimit
+    show("setrlimit", syscall(SYS_setrlimit, RLIMIT_NOFILE, &before));
+#else
+    show("setrlimit", setrlimit(RLIMIT_NOFILE, &before));
+#endif
+    int got = show_fd("it waited", (int)syscall(SYS_accept4, server, NULL, NULL, 0));
+    printf("joined %d, %d\n", joined(other, got), close(mine));
+    show("bad", syscall(SYS_prlimit64, 0, 99, NULL, &limit));
+}
+
 int main(int argc, char **argv)
 {
     static const struct scenario scenarios[] = {
@@ -155,6 +213,8 @@ int main(int argc, char **argv)
         {"six", six},
         {"six-and-four", six_and_four},
         {"by-syscall", by_syscall},
+        {"waits-by-syscall", waits_by_syscall},
+        {"limits-by-syscall", limits_by_syscall},
         {NULL, NULL}};
 
     return play(scenarios, argc, argv);
