@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,8 @@ def test_an_answer_that_takes_its_time_is_given(tmp_path: Path) -> None:
             await asyncio.sleep(1.3)
             said.append("answer")
 
-        supervisor: Any = SimpleNamespace(run=run, operations=SimpleNamespace(ran_out=False))
+        operations, world = SimpleNamespace(ran_out=False), SimpleNamespace(now=time.monotonic)
+        supervisor: Any = SimpleNamespace(run=run, operations=operations, world=world, view=None)
         return await heirs.serve(supervisor, App(statedir.claim("web", tmp_path)), answer)
 
     assert asyncio.run(serve()) == 0
