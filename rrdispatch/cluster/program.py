@@ -43,7 +43,7 @@ def argv(
         words = _split(target)
     file = _in(cwd, words[0])
     if interpreter:
-        return (_find(interpreter, path, cwd), words[0], *words[1:])
+        return (_interpreter(interpreter, words[0], path, cwd), *words)
     if os.path.isfile(file):
         return _of_file(file, words, python, path, cwd)
     return (_find(words[0], path, cwd), *words[1:])
@@ -117,12 +117,12 @@ def _of_file(file: str, words: Sequence[str], python: str, path: str, cwd: str) 
     if suffix in (".py", ".pyw"):
         return (python, *words)
     if suffix in INTERPRETERS:
-        return (_find(INTERPRETERS[suffix], path, cwd), *words)
+        return (_interpreter(INTERPRETERS[suffix], words[0], path, cwd), *words)
     if os.access(file, os.X_OK):
         return (file, *words[1:])
     shebang = _shebang(file)
     if shebang:
-        return (_find(shebang[0], path, cwd), *shebang[1:], *words)
+        return (_interpreter(shebang[0], words[0], path, cwd), *shebang[1:], *words)
     raise TargetError(
         f"{words[0]} is neither executable nor a script whose interpreter is known",
         hint="chmod +x it, or name its --interpreter",
@@ -138,6 +138,17 @@ def _shebang(file: str) -> list[str]:
     if words and os.path.basename(words[0]) == "env":
         words = [word for word in words[1].split() if word != "-S"] if len(words) > 1 else []
     return words
+
+
+def _interpreter(name: str, script: str, path: str, cwd: str) -> str:
+    try:
+        return _find(name, path, cwd)
+    except TargetError:
+        raise TargetError(
+            f"{name!r}, which is to run {script}, is no program on PATH",
+            hint="install it, or name another --interpreter; for one with arguments of its own: "
+            f"-- INTERPRETER ARGUMENTS {script}",
+        ) from None
 
 
 def _find(name: str, path: str, cwd: str) -> str:

@@ -13,7 +13,8 @@ import pytest
 
 import rrdispatch
 from rrdispatch import _core
-from rrdispatch.cluster.program import linked, preload
+from rrdispatch.cluster.program import argv, linked, preload
+from rrdispatch.errors import TargetError
 from tests.harness.servers import START_TIMEOUT, Server, rrdispatch_command
 from tests.programs.program import APPS, free_port
 
@@ -73,3 +74,17 @@ def test_a_package_in_a_folder_with_a_space(tmp_path: Path) -> None:
         assert not list(folder.glob("rrdispatch-*"))
     finally:
         server.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "interpreter"),
+    [("a.rb", "", "ruby"), ("a", "#!/usr/bin/env -S lua -E", "lua")],
+)
+def test_a_missing_interpreter_is_told_with_its_script(
+    tmp_path: Path, name: str, first: str, interpreter: str
+) -> None:
+    (tmp_path / name).write_text(f"{first}\n")
+    with pytest.raises(TargetError) as caught:
+        argv(name, (), None, sys.executable, str(tmp_path), str(tmp_path))
+    assert caught.value.message == f"'{interpreter}', which is to run {name}, is no program on PATH"
+    assert "--interpreter" in (caught.value.hint or "")

@@ -230,7 +230,7 @@ def test_only_the_ports_that_are_wanted() -> None:
     [
         (("nothing-like-this",), "no app, no file and no program"),
         (("apps.txt",), "no app, no file"),
-        (("--interpreter", "nope", "hello.py"), "'nope' is no app, no file and no program"),
+        (("--interpreter", "nope", "hello.py"), "'nope', which is to run hello.py, is no program"),
         (("'unclosed quote",), "is no command line"),
     ],
 )
