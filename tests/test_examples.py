@@ -79,13 +79,16 @@ def test_chat() -> None:
     pytest.importorskip("flask_socketio", reason="pip install flask-socketio")
     socketio = pytest.importorskip("socketio", reason="pip install 'python-socketio[client]'")
     requests = pytest.importorskip("requests", reason="pip install 'python-socketio[client]'")
-    from tests.acceptance.test_sticky import From
+    from tests.acceptance.test_sticky import SILENT, From
 
     def told(number: int) -> set[str]:
         with requests.Session() as session:
             session.mount("http://", From(f"127.0.0.{number + 1}"))
             session.headers["Connection"] = "close"
-            client, heard = socketio.Client(reconnection=False, http_session=session), []
+            client = socketio.Client(
+                reconnection=False, http_session=session, engineio_logger=SILENT
+            )
+            heard: list[str] = []
             client.on("said", heard.append)
             client.connect(f"http://{service.address}", transports=["polling"], wait_timeout=60)
             found = {client.call("say", "hello", timeout=60) for _ in range(3)}

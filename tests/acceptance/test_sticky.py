@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,6 +26,9 @@ async def ask(sid, number):
     return number
 """
 CALLS = 3
+SILENT = logging.getLogger("engineio.silent")  # its threads outlive the test, and its stderr
+SILENT.addHandler(logging.NullHandler())
+SILENT.propagate = False
 
 
 class From(requests.adapters.HTTPAdapter):
@@ -43,7 +47,7 @@ def client(number: int, server: str, patience: float) -> bool:
     with requests.Session() as session:
         session.mount("http://", From(f"127.0.0.{number + 1}"))
         session.headers["Connection"] = "close"
-        one = socketio.Client(reconnection=False, http_session=session)
+        one = socketio.Client(reconnection=False, http_session=session, engineio_logger=SILENT)
         try:
             one.connect(f"http://{server}", transports=["polling"], wait_timeout=patience)
             return [one.call("ask", n, timeout=patience) for n in range(CALLS)] == list(
