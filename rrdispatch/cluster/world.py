@@ -323,6 +323,7 @@ class ProcessWorld:
 
     def _logger_replaced(self) -> None:
         self._keep_logger()
+        self.workers.unwritten.clear()  # what the dead one could not write, this one tries anew
         self._owner.events.tell("logger-replaced", "the logger was replaced", pid=self.logs.pid)
 
     def reap_if_ours(self, pid: int) -> bool:

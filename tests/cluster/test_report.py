@@ -16,6 +16,7 @@ from rrdispatch.cluster import report
 from rrdispatch.control import primary
 from rrdispatch.settings import from_values
 from tests.cluster.service import APPS, LIMIT, app, running
+from tests.harness import processes
 
 SLOW_TO_END = """
 import os, signal, time
@@ -40,6 +41,10 @@ def test_who_drains_is_shown_and_what_is_not_written(tmp_path: Path) -> None:
             for error, told in ((full, {"/x.log": full}), ("", {})):
                 logs.on_output("/x.log", error, 7)
                 assert service.supervisor.stats()["unwritten"] == told
+            logs.on_output("/x.log", full, 7)
+            processes.kill(logs.pid)
+            await service.until("logger-replaced")
+            assert service.supervisor.stats()["unwritten"] == {}, "the next one tells it again"
             await service.supervisor.reload()
             await service.until("draining")
             found = service.supervisor.stats()
