@@ -211,6 +211,15 @@ elif who == "bounded":
         ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)
 os.execv(command[0], command)
 """
+SEND = """
+import errno, socket
+one, other = socket.socketpair()
+try:
+    socket.send_fds(one, [b"x"], [0])
+    print("sent")
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
 
 
 def prepared(who: str) -> tuple[str, ...]:
@@ -264,6 +273,9 @@ def inflight(run: Run, who: str, prefix: tuple[str, ...]) -> Result:
     gate, ledger = Gate(run.tmp / "app"), new_ledger(run)
     os.chmod(ledger.path, 0o666)
     options = ["-i", str(REF_WORKERS), "--queue-limit", str(QUEUE), "--dispatcher", run.dispatcher]
+    # All are blocked on purpose, and all queues are to be full: in turn, a synchronous worker's is
+    # shorter, and whoever is stalled is given nothing.
+    options += ["--policy", "least-connections", "--stall-timeout", "600"]
     clients = REF_WORKERS * QUEUE - 14
 
     class Limited(Service):
@@ -280,6 +292,7 @@ def inflight(run: Run, who: str, prefix: tuple[str, ...]) -> Result:
         waits.look(usage)
         waits.answered.append(len(load.records))
         accepted = ledger.judge(ended=False).accepted
+        result.check("the limit was met", another_is_refused(prefix) and accepted < clients)
         moment = time.monotonic_ns()
         gate.open()
         tally = load.finish()
@@ -291,8 +304,16 @@ def inflight(run: Run, who: str, prefix: tuple[str, ...]) -> Result:
     judge(result, tally, verdict)
     waits.judge(result, run)
     result.check("0 lost", not tally.failed and len(tally.records) == clients)
-    result.check("the limit was met", REF_WORKERS < accepted <= REFS + REF_WORKERS + 2)
+    result.check("no more than the limit", accepted <= REFS + REF_WORKERS + 2)
     return result
+
+
+def another_is_refused(prefix: Sequence[str]) -> bool:
+    """The limit is the user's: while it is met, nobody of them with the same limit can send."""
+    told = subprocess.run(
+        [*prefix, sys.executable, "-c", SEND], capture_output=True, text=True, check=True
+    )
+    return told.stdout.strip() == "ETOOMANYREFS"
 
 
 def steady(measure: Callable[[], int], looks: int = 10) -> None:

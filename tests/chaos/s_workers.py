@@ -55,12 +55,12 @@ def kill_one(it: Target, choose: random.Random, killed: list[int]) -> bool:
     return True
 
 
-def kill_in_a_row(run: Run, app: str) -> tuple[Result, Account, int]:
+def kill_in_a_row(run: Run, app: str, **settings: str) -> tuple[Result, Account, int]:
     """What was counted, and how many were killed."""
     result = Result()
     killed: list[int] = []
     choose = random.Random(1)
-    with target(run, app, workers=WORKERS) as it, it.crowd() as load:
+    with target(run, app, workers=WORKERS, **settings) as it, it.crowd() as load:
         load.wait_more(CLIENTS)
         ticks = Ticks(EVERY, length(run, 5.0, 60.0))
         nobody = len([1 for _ in ticks if not kill_one(it, choose, killed)])
@@ -70,6 +70,10 @@ def kill_in_a_row(run: Run, app: str) -> tuple[Result, Account, int]:
     found = judge(result, tally, it.verdict(), it.told("removed"))
     latency(result, tally)
     result.check("kills happened", len(killed) >= length(run, 10, 100))
+    members = found.verdict.members.values()
+    queued = [one for one in members if one.pid in killed and one.queued_at_death]
+    result.counts["killed with a queue"] = len(queued)
+    result.check("the queues are kept > 0", 2 * len(queued) > len(killed))
     pids = {found.verdict.members[worker].pid for worker in found.inside}
     result.check("what failed was inside a killed worker", pids <= set(killed))
     return result, found, len(killed)
@@ -89,13 +93,14 @@ def kill_sync(run: Run) -> Result:
 
 @scenario(
     "kill-wsgi",
-    title="SIGKILL a random worker every 100 ms, 48 clients, WSGI with one thread",
+    title="SIGKILL a random worker every 100 ms, 48 clients, WSGI with one thread, long queues",
     target="0 queued lost; in hand <= 1.0 per kill; 0 hangs",
     mutant="no-rescue",
     long=True,
 )
 def kill_wsgi(run: Run) -> Result:
-    result, found, kills = kill_in_a_row(run, "probe:wsgi")
+    # In turn, a synchronous worker is given few in advance, and the others wait in the backlog.
+    result, found, kills = kill_in_a_row(run, "probe:wsgi", policy="least-connections")
     per_kill(result, found, kills)
     return result
 
