@@ -22,6 +22,14 @@ pytestmark = pytest.mark.skipif(_core.shim_library() is None, reason="the shim w
 MAPS = "print(open('/proc/self/maps').read())"
 
 
+@pytest.mark.parametrize("before", ["/j.so", "/j.so:/k.so", "/j.so /k.so", " /j.so: "])
+def test_what_was_preloaded_before_stays_first(before: str) -> None:
+    both = preload({"LD_PRELOAD": before}, "/rr-shim.so")["LD_PRELOAD"]
+    assert both == f"{before.strip(' :')}:/rr-shim.so"
+    assert preload({}, "/rr-shim.so") == preload({"LD_PRELOAD": ""}, "/rr-shim.so")
+    assert preload({}, "/rr-shim.so") == {"LD_PRELOAD": "/rr-shim.so"}
+
+
 @pytest.mark.parametrize("name", ["a b", "a:b", "a$LIB", "$ORIGIN"])
 def test_a_link_is_loaded(tmp_path: Path, name: str) -> None:
     library = _core.shim_library()
