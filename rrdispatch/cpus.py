@@ -85,8 +85,9 @@ def count(instances: str, cpus: Cpus, source: str = "") -> Count:
         return _capped(*_physical(cpus, said))
     number = int(wanted)
     if number < 0:
-        fewer = max(1, cpus.usable + number)
-        return _capped(fewer, f"{-number} fewer than max ({_reason(cpus)}){said}")
+        fewer = cpus.usable + number
+        least = ", but at least 1" if fewer < 1 else ""
+        return _capped(max(1, fewer), f"{-number} fewer than max ({_reason(cpus)}){least}{said}")
     return Count(number, f"as asked{said}; max is {cpus.usable} ({_reason(cpus)})")
 
 

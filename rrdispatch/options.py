@@ -120,6 +120,31 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
+# What gunicorn and uvicorn call what has another name here (docs/from-gunicorn.md and its like).
+ELSEWHERE = {
+    "workers": "instances", "worker": "instances", "w": "instances",
+    "host": "bind", "port": "bind", "uds": "bind", "fd": "bind",
+    "worker_connections": "limit_concurrency",
+    "timeout": "heartbeat_timeout", "timeout_worker_healthcheck": "heartbeat_timeout",
+    "graceful_timeout": "drain_timeout", "timeout_graceful_shutdown": "drain_timeout",
+    "keep_alive": "timeout_keep_alive",
+    "reload": "watch", "reload_dir": "watch_paths", "reload_extra_file": "watch_paths",
+    "reload_exclude": "ignore_watch",
+    "chdir": "cwd", "pythonpath": "cwd", "app_dir": "cwd",
+    "access_logfile": "access_log",
+    "keyfile": "ssl_keyfile", "certfile": "ssl_certfile",
+    "asgi_loop": "loop", "asgi_lifespan": "lifespan", "http_parser": "http",
+    "limit_max_requests": "max_requests", "limit_max_requests_jitter": "max_requests_jitter",
+}  # fmt: skip
+
+
+def meant(word: str, known: Iterable[str]) -> str | None:
+    """The setting of ``known`` that somebody who wrote ``word`` is after."""
+    known = list(known)
+    elsewhere = ELSEWHERE.get(word.replace("-", "_"))
+    return elsewhere if elsewhere in known else nearest(word, known)
+
+
 def difference(one: str, other: str) -> int:
     """How many characters of either are not part of what both have in common."""
     import difflib
@@ -138,7 +163,7 @@ def pair(text: str) -> tuple[str, str]:
 
 def unknown(what: str, word: str, known: Iterable[str], where: str) -> ConfigError:
     """The error for a word that is none of ``known``; names the nearest."""
-    near = nearest(word, known)
+    near = meant(word, known)
     hint = f"did you mean {near!r}?" if near else "docs/configuration.md lists them all"
     return ConfigError(f"{where}: there is no {what} {word!r}", hint=hint)
 

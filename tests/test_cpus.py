@@ -145,7 +145,7 @@ def test_max_is_the_least_of_the_facts(facts: Cpus, usable: int, limit: str) -> 
          "8 workers: physical cores are not known here, so max: all 8 cores"),
         ("3", Cpus(8, 4, 8, None), "3 workers: as asked; max is 8 (all 8 cores)"),
         ("-2", Cpus(8, 4, 8, None), "6 workers: 2 fewer than max (all 8 cores)"),
-        ("-200", Cpus(8, 4, 8, None), "1 worker: 200 fewer than max (all 8 cores)"),
+        ("-200", Cpus(8, 4, 8, None), "1 worker: 200 fewer than max (all 8 cores), but at least 1"),
         ("max", Cpus(512, 256, 512, None), "256 workers: the most there can be; all 512 cores"),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from rrdispatch.checks import name_of
 from rrdispatch.cli.run import command
 from rrdispatch.errors import ConfigError
 from rrdispatch.files import ConfigFile
-from rrdispatch.options import Kind, duration
+from rrdispatch.options import ELSEWHERE, Kind, duration
 from rrdispatch.settings import (
     DEFAULTS,
     OPTIONS,
@@ -257,6 +257,13 @@ def test_values_make_the_same_settings_again() -> None:
 def test_an_unknown_keyword_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"(?s)Cluster: .*'instancs'.*mean 'instances'"):
         from_values({"instancs": 3})
+    with pytest.raises(ConfigError, match=r"(?s)no setting 'worker_connections'.*'limit_conc"):
+        from_values({"worker_connections": 3})
+
+
+def test_what_other_servers_call_a_setting_is_one_of_ours() -> None:
+    assert set(ELSEWHERE.values()) <= set(OPTIONS)
+    assert not set(ELSEWHERE) & set(OPTIONS)
 
 
 def test_what_the_app_is_told_is_plain_and_complete() -> None:

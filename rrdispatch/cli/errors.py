@@ -13,7 +13,7 @@ from collections.abc import Callable
 import click
 
 from rrdispatch.errors import ConfigError, Error, ReloadError, StartError, TargetError
-from rrdispatch.options import nearest
+from rrdispatch.options import ELSEWHERE, nearest
 
 INTERRUPTED = 130
 NARROWEST = 20  # columns; 0 is a terminal that does not say
@@ -105,7 +105,7 @@ def translate(error: click.ClickException) -> ConfigError:
     path = context.command_path if context else "rrdispatch"
     hint = f"try '{path} --help'"
     if isinstance(error, click.NoSuchOption):
-        near = nearest(error.option_name, error.possibilities or _flags(context))
+        near = _meant(error.option_name, _flags(context))
         hint = f"did you mean {near}?" if near else hint
         if context is not None and context.info_name == "start":
             from rrdispatch.cli.pm2 import instead
@@ -122,7 +122,19 @@ def translate(error: click.ClickException) -> ConfigError:
     return ConfigError(message[:1].lower() + message[1:], hint=hint)
 
 
+def _meant(typed: str, flags: list[str]) -> str | None:
+    """By the words alone: with their dashes, ``--host`` would be much like ``--out``."""
+    words = {flag.lstrip("-"): flag for flag in flags if flag.startswith("--")}
+    word = typed.lstrip("-")
+    setting = ELSEWHERE.get(word.replace("-", "_"), "").replace("_", "-")
+    if setting in words:
+        return words[setting]
+    near = nearest(word, words) if len(word) > 1 else None
+    return words[near] if near is not None else None
+
+
 def _flags(context: click.Context | None) -> list[str]:
     if context is None:
         return []
-    return [flag for parameter in context.command.params for flag in parameter.opts]
+    options = context.command.params
+    return [flag for option in options for flag in (*option.opts, *option.secondary_opts)]

@@ -30,7 +30,7 @@ def load(text: str, where: str) -> tuple[Any, Lines]:
     except ImportError:
         raise MissingExtraError(
             f"{where}: YAML needs PyYAML, which is not installed for {sys.executable}",
-            hint="pip install 'rrdispatch[yaml]'; or write it as JSON or TOML",
+            hint=f'{sys.executable} -m pip install "rrdispatch[yaml]"; or write it as JSON or TOML',
         ) from None
     try:
         node = yaml.compose(text, Loader=yaml.BaseLoader)

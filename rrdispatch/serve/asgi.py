@@ -213,7 +213,7 @@ class Server(uvicorn.Server):
         left = {task for task in tasks if not task.done()}
         if left:
             self.forced = True
-            logger.error("%d requests did not end in time and were cancelled", len(left))
+            logger.error("requests that did not end in time and were cancelled: %d", len(left))
             for task in left:
                 task.cancel()
             await asyncio.wait(left, timeout=self._options.drain_timeout * 0.02)

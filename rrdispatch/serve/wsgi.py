@@ -108,7 +108,7 @@ class Runner:
             if now >= deadline:
                 self.forced = True
                 left = self._runtime.counts.open
-                logger.error("%d connections did not end in time", left)
+                logger.error("connections that did not end in time: %d", left)
                 return
             if now >= grace:
                 self._close_idle(now - self._options.idle_grace)

@@ -286,4 +286,4 @@ def test_yaml_without_its_reader_names_what_to_install(tmp_path: Path) -> None:
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60,
         env={"PYTHONPATH": str(Path(__file__).parents[2])},
     )  # fmt: skip
-    assert "pip install 'rrdispatch[yaml]'" in done.stdout, done.stderr
+    assert '-m pip install "rrdispatch[yaml]"' in done.stdout, done.stderr

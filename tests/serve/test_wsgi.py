@@ -157,7 +157,7 @@ def test_a_thread_that_does_not_end_is_left_at_the_deadline(start: Start) -> Non
     primary.until(Field.BUSY, 1)
     drain(primary)
     assert primary.wait() == 0
-    assert "1 connections did not end in time" in primary.output()[1]
+    assert "connections that did not end in time: 1" in primary.output()[1]
 
 
 def test_clients_that_vanish(start: Start) -> None:
