@@ -21,19 +21,23 @@ PATIENCE_S = 2.5
 RATE = 100.0
 RELOADED_S = 30.0
 IDLE = 10_000
-IDLE_S = 20.0  # so long for all of them to connect
 SLOW = 100
 
 
 @dataclass(frozen=True)
 class BadDay:
-    """``possible`` says who can be put through it."""
+    """``possible`` says who can be put through it. After one that ``spoils``: a new server.
+
+    ``often``: tried in every round, since what is meant to be reached needs the noise.
+    """
 
     name: str
     title: str
     run: Callable[[Measuring], None]
     quick: bool = False
     possible: Callable[[Contender], bool] = lambda _: True
+    spoils: bool = False
+    often: bool = False
 
 
 def judge(it: Measuring, test: str, records: list[Record], curve: bool = False) -> None:
@@ -133,6 +137,7 @@ def broken(it: Measuring) -> None:
         it.running.reload()
         pause(max(4.0, it.size.bad_s))
         judge(it, "broken release", load.stop().records)
+    it.running.spoilt = True
     answers = [each for each in load.records[-50:] if each.ok]
     it.put("broken release: still answers", float(bool(answers)), "", "more")
 
@@ -165,6 +170,7 @@ def flooded(it: Measuring) -> None:
     with fresh(it, rate=rate, path="/block/20", timeout=5.0) as load:
         pause(min(it.size.bad_s, 5.0) / 2)
         records = load.stop().records
+    it.running.spoilt = True  # its workers have work for longer than anybody waits
     judge(it, "10 times too many", records)
     it.put("10 times too many: answered", sum(each.ok for each in records), "", "more")
 
@@ -174,8 +180,9 @@ def idle(it: Measuring) -> None:
     plan = Plan(it.running.address, "idle", concurrency=IDLE, timeout=30.0)
     with Traffic(plan) as load:
         with suppress(TimeoutError):  # some take no more than they serve
-            load.wait_more(IDLE, IDLE_S)
-        traffic(Plan(it.running.address, count=1, timeout=IDLE_S))  # who comes after all of them
+            load.wait_more(IDLE, it.size.idle_s)
+        # Who comes after all of them.
+        traffic(Plan(it.running.address, count=1, timeout=it.size.idle_s))
         it.put("10,000 idle: connected", sum(each.ok for each in load.records), "", "more")
         with fresh(it) as others:
             pause(it.size.bad_s)
@@ -205,13 +212,13 @@ def _enough_files(_: Contender) -> bool:
 
 
 BAD_DAYS = (
-    BadDay("stopped", "one of the workers is stopped (SIGSTOP)", stopped, quick=True),
-    BadDay("blocked", "one request computes for 4 s", blocked),
-    BadDay("killed", "a worker is killed every second", killed),
+    BadDay("stopped", "one of the workers is stopped (SIGSTOP)", stopped, quick=True, often=True),
+    BadDay("blocked", "one request computes for 4 s", blocked, often=True),
+    BadDay("killed", "a worker is killed every second", killed, spoils=True),
     BadDay("reload", "a new release, with requests all the while", reloaded, True, _reloads),
-    BadDay("broken", "a release that cannot be loaded", broken, False, _reloads),
-    BadDay("dead", "all workers are killed at once", all_dead),
-    BadDay("flood", "ten times more connections than can be served", flooded),
+    BadDay("broken", "a release that cannot be loaded", broken, False, _reloads, spoils=True),
+    BadDay("dead", "all workers are killed at once", all_dead, spoils=True),
+    BadDay("flood", "ten times more connections than can be served", flooded, spoils=True),
     BadDay("idle", "10,000 idle connections", idle, False, _enough_files),
     BadDay("slow", "100 clients that send a byte every 50 ms", slow),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.harness.records import Plan, Record, quantile
 
@@ -29,9 +29,32 @@ class Size:
     rate: float = 150.0  # of open loads, per second
     seed: int = 0
     bad_s: float = 3.0
+    idle_s: float = 20.0  # so long for 10,000 connections, and for the one after them
+
+    def shortened(self, share: float, least: Size) -> Size:
+        """Everything by the same share, and no shorter than that."""
+        lengths = {
+            name: max(share * getattr(self, name), getattr(least, name))
+            for name in ("seconds", "mixed_s", "bad_s", "idle_s")
+        }
+        one, forty, many = (
+            max(round(share * mine), other)
+            for mine, other in zip(self.connections, least.connections, strict=True)
+        )
+        return replace(self, connections=(one, forty, many), **lengths)
+
+    @property
+    def told(self) -> str:
+        one, forty, many = self.connections
+        return (
+            f"Each busy measurement lasted {self.seconds:.2g} s; 1 % blocking: "
+            f"{self.mixed_s:.2g} s at {self.rate:.0f} requests per second; split over {one:,}, "
+            f"{forty:,} and {many:,} connections; bad days {self.bad_s:.2g} s each, some longer."
+        )
 
 
 QUICK = Size(seconds=0.6, mixed_s=1.5, connections=(40, 200, 400), bad_s=2.0)
+LEAST = Size(seconds=0.8, mixed_s=5.0, connections=(80, 400, 800), bad_s=2.0, idle_s=8.0)
 FULL = Size(seconds=6.0, mixed_s=20.0, connections=(400, 4000, 8000), bad_s=10.0)
 
 

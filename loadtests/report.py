@@ -10,6 +10,7 @@ from .answers import answers
 from .bad_days import BAD_DAYS
 from .figures import number
 from .results import LEAST_CHANGE, Change, Results, Row, against
+from .verdicts import dispatchers, verdicts
 
 TERMINAL = {
     "split at 1: most/fewest": "split@1",
@@ -98,9 +99,12 @@ def described(change: Change) -> str:
 
 def tables(results: Results) -> Iterator[tuple[str, list[list[str]]]]:
     """Title, and rows of which the first is the head."""
-    ratio = ratios(results)
-    if ratio:
-        yield f"Ratios to {BASE}, median by median", ratio
+    first = [
+        ("What is meant to be reached", verdicts(results)),
+        ("What the C core buys: CPU of a connection", dispatchers(results)),
+        (f"Ratios to {BASE}, median by median", ratios(results)),
+    ]
+    yield from ((title, rows) for title, rows in first if rows)
     for title, starts in TABLES:
         names = [name for name in results.measures if name.startswith(starts)]
         rows = _rows(results, names)
@@ -232,8 +236,26 @@ def preface(results: Results) -> list[str]:
             "This is not a full run, which takes hours on a quiet machine: it shows the kind of a "
             "difference, not its exact size. Figures of bad days are of one trial each."
         )
+    if about.get("minutes"):
+        said.append(
+            f"This is a full run that was given {number(about['minutes'])} minutes instead of "
+            "three hours: all tests are shorter, by the same for all, and bad days that leave a "
+            "server whole follow each other on one. It shows the kind of a difference rather than "
+            "its exact size."
+        )
+    if size == "full":
+        said.append(
+            "A worker stopped or blocked is tried in each round that there is time for; other bad "
+            "days once."
+        )
+    if "who" in about:
+        said.append(f"Who and what: {about['who']}.")
+    if "lengths" in about:
+        said.append(about["lengths"])
     if about.get("rounds") == 1:
         said.append("There was time for one round only, so the spread is not known.")
+    if cut := results.notes.get("cut short"):
+        said.append(f"Not all was measured: {cut}.")
     said.append(
         "Medians of the rounds, least and most in brackets. CPU is that of all processes of a "
         "contender, by answered request. Where the generator was busy near 100 %, requests per "

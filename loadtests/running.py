@@ -84,6 +84,7 @@ class Running(Server):
         port = free_port()  # not all of them tell which one they got for port 0
         self.address = f"127.0.0.1:{port}"
         self.workers: set[int] = set()
+        self.spoilt = False  # not worth an end in order
         place = Place(port, workers, directory)
         environment = {"CONTENDER_PORT": str(port), "PM2_HOME": str(directory / "pm2")}
         began = time.monotonic()
@@ -159,7 +160,7 @@ class Running(Server):
     def end(self) -> None:
         """In order if it can, and in any case."""
         self.processes()
-        if self.popen.poll() is None:
+        if self.popen.poll() is None and not self.spoilt:
             self.send_signal(signal.SIGTERM)
             with suppress(TimeoutError):
                 self.wait(8.0)
