@@ -99,6 +99,10 @@ def settings_of(
     target: str, bind: str | Sequence[str] | None, workers: int | str, rest: Mapping[str, Any]
 ) -> Settings:
     """A Cluster's arguments as settings; ConfigError for a wrong one, in the service itself."""
+    for word in ("instances", "worker"):
+        if word in rest:
+            wrong = f"Cluster: there is no argument {word!r}"
+            raise ConfigError(wrong, hint="did you mean 'workers'?")
     values = {**rest, "target": target, "instances": str(workers)}
     if bind is not None:
         values["bind"] = [bind] if isinstance(bind, str) else list(bind)

@@ -334,6 +334,13 @@ def test_with_await_events_are_an_async_iterator() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("word", ["instances", "worker"])
+def test_how_many_is_said_by_workers_alone(word: str) -> None:
+    said: dict[str, Any] = {word: 2}
+    with pytest.raises(ConfigError, match=f"(?s)Cluster: .*'{word}'.*did you mean 'workers'"):
+        Cluster("app:app", **said)
+
+
 def test_public_names() -> None:
     assert rrdispatch.Cluster is Cluster
     assert aio.Cluster.__module__ != Cluster.__module__
