@@ -7,7 +7,8 @@ rrdispatch run jobs.py spool -i 2 --no-listen --cwd examples
 ``--no-listen``: nothing is distributed; start, respawn, reload, logs and stop are as for any app. A
 job belongs to whoever holds its lock, and the kernel lets go of that however a worker ends: it is
 done at least once, and by one worker at a time, also when two generations live side by side.
-TERM: the job in hand is finished (within --drain-timeout), no other is begun.
+TERM: the job in hand is finished (within --drain-timeout), no other is begun. Reload: nor does the
+old generation begin one while the new one is on probation; if that fails, the old one goes on.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import rrdispatch
+
+SLOT = os.environ.get("RRDISPATCH_SLOT", "?")
 STOPPING = threading.Event()
+PARKED = threading.Event()
 PAUSE = 0.2  # between two looks at an empty folder
 
 
@@ -30,6 +35,18 @@ def do(job: str) -> None:
     """What your job is."""
     if job.startswith("sleep "):
         time.sleep(float(job.split()[1]))
+
+
+@rrdispatch.on_park
+def pause() -> None:
+    PARKED.set()
+    print(f"worker {SLOT} begins no more", flush=True)
+
+
+@rrdispatch.on_resume
+def go_on() -> None:
+    PARKED.clear()
+    print(f"worker {SLOT} goes on", flush=True)
 
 
 @contextmanager
@@ -45,16 +62,15 @@ def locked(path: Path) -> Iterator[str | None]:
 
 
 def work(folder: Path) -> None:
-    slot = os.environ.get("RRDISPATCH_SLOT", "?")
     while not STOPPING.is_set():
         for path in sorted(folder.glob("*.job")):
             with locked(path) as job:
-                if job is None or STOPPING.is_set():
+                if job is None or STOPPING.is_set() or PARKED.is_set():
                     continue
-                print(f"worker {slot} begins {path.name}: {job}", flush=True)
+                print(f"worker {SLOT} begins {path.name}: {job}", flush=True)
                 do(job)
                 path.unlink()
-                print(f"worker {slot} has done {path.name}", flush=True)
+                print(f"worker {SLOT} has done {path.name}", flush=True)
         STOPPING.wait(PAUSE)
 
 

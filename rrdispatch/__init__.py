@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from rrdispatch.errors import TargetError as TargetError
     from rrdispatch.worker.listener import Listener as Listener
     from rrdispatch.worker.notify import ready as ready
+    from rrdispatch.worker.parking import on_park as on_park
+    from rrdispatch.worker.parking import on_resume as on_resume
 
 __version__ = "0.1.0"
 
@@ -41,6 +43,8 @@ _PLACES = {
     "TargetError": "rrdispatch.errors",
     "Listener": "rrdispatch.worker.listener",
     "connect": "rrdispatch.control.service",
+    "on_park": "rrdispatch.worker.parking",
+    "on_resume": "rrdispatch.worker.parking",
     "ready": "rrdispatch.worker.notify",
 }
 
@@ -60,6 +64,8 @@ __all__ = [
     "__version__",
     "cluster",
     "connect",
+    "on_park",
+    "on_resume",
     "ready",
 ]
 

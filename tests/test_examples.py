@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import os
@@ -11,10 +12,12 @@ import socket
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.harness import processes
 from tests.harness.servers import Server, Service, rrdispatch_command, wait_until, workers
 
 ROOT = Path(__file__).parent.parent
@@ -125,6 +128,35 @@ def test_jobs(tmp_path: Path) -> None:
         done = re.findall(r"has done (\S+)", server.output.text())
     assert sorted(done) == [f"{number:02}.job" for number in range(20)] + ["long.job"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parked_jobs(tmp_path: Path) -> None:
+    """In a reload that fails the old generation ends its job and begins none until it serves."""
+    first, second = tmp_path / "first.job", tmp_path / "second.job"
+    second.touch()
+    options = ("-i", "1", "--no-listen", "--min-uptime", "0.1", "--probation", "300")
+    command = rrdispatch_command("run", "jobs.py", str(tmp_path), *options)
+    with second.open() as ours, ExitStack() as running:
+        fcntl.flock(ours, fcntl.LOCK_EX)
+        server = running.enter_context(Server(command, cwd=EXAMPLES))
+        server.output.wait(r": ready after", 60.0)
+        old = workers(server.processes())[0]
+        first.with_suffix(".new").write_text("sleep 2")
+        first.with_suffix(".new").rename(first)
+        server.output.wait(r"worker 0 begins first.job", 60.0)
+        server.send_signal(signal.SIGHUP)
+        server.output.wait(r"worker 0 begins no more", 60.0)
+        new = workers(server.processes())[0]
+        assert new != old
+        os.kill(new, signal.SIGSTOP)
+        wait_until(lambda: processes.state(new) == "T", 60.0)
+        fcntl.flock(ours, fcntl.LOCK_UN)
+        server.output.wait(r"worker 0 has done first.job", 60.0)
+        os.kill(new, signal.SIGKILL)
+        server.output.wait(r"worker 0 has done second.job", 60.0)
+        assert workers(server.processes()) == {0: old}
+        said = re.findall(r"worker 0 (begins no more|goes on|begins second)", server.output.text())
+    assert said[:3] == ["begins no more", "goes on", "begins second"]
 
 
 def test_echo() -> None:

@@ -76,7 +76,7 @@ def test_help_of_a_command_loads_no_primary(command: str) -> None:
 
 
 def test_a_worker_names_only_what_it_needs() -> None:
-    found = loaded("import rrdispatch; rrdispatch.Listener, rrdispatch.ready")
+    found = loaded("import rrdispatch; rrdispatch.Listener, rrdispatch.ready, rrdispatch.on_park")
     layers = {name.split(".")[1] for name in found if name.startswith("rrdispatch.")}
     assert not layers & {"cluster", "dispatch", "control", "cli", "embed"}
     assert not found & {"asyncio", "psutil", "click"}

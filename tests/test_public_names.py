@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 NAMES = [
     "BindError", "Cluster", "ConfigError", "ControlError", "DispatcherError", "Error", "Listener",
     "MissingExtraError", "ProtocolError", "ReloadError", "StartError", "TargetError",
-    "__version__", "cluster", "connect", "ready",
+    "__version__", "cluster", "connect", "on_park", "on_resume", "ready",
 ]  # fmt: skip
 
 

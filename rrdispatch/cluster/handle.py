@@ -111,6 +111,16 @@ class WorkerHandle:
     def stalled(self) -> bool:
         return self.board is not None and bool(self.board.load(Field.STALLED))
 
+    def tell(self, line: str) -> None:
+        """To a worker that may never read: what does not fit, or meets nobody, is not said."""
+        if self.notify is None:
+            return
+        try:
+            self.notify.send(line.encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:
+            # It is dead, has closed its end, or some hundred lines lie there.
+            return
+
     def signal(self, number: int) -> None:
         """To the process itself: its children end with it, or by its own hand."""
         try:

@@ -221,7 +221,7 @@ class Workers:
             return
         for _ in range(AT_ONCE):
             try:
-                data = handle.notify.recv(NOTIFY_SIZE, socket.MSG_PEEK)
+                data = receive(handle.notify, NOTIFY_SIZE, socket.MSG_PEEK)
             except BlockingIOError:
                 return
             except OSError:
@@ -229,7 +229,7 @@ class Workers:
                 return
             if data:
                 self._said(handle, data.decode(errors="replace"))
-            handle.notify.recv(1)
+            receive(handle.notify, 1)
         # An end of it looks like an empty datagram, but there is no end of ends.
         if not data and hung_up(handle.notify):
             self._loop.remove_reader(handle.notify)
@@ -286,6 +286,16 @@ class Workers:
             self._ears.tell(news.Recycle(handle.id))
         if said.get("STOPPING") == "1":
             self._ears.tell(news.Leaves(handle.id))
+
+
+def receive(sock: socket.socket, size: int, flags: int = 0) -> bytes:
+    """One datagram. Of a worker that ended without having read what we said to it, the kernel says
+    ECONNRESET once, before its last words.
+    """
+    try:
+        return sock.recv(size, flags)
+    except ConnectionResetError:
+        return sock.recv(size, flags)
 
 
 def hung_up(sock: socket.socket) -> bool:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from rrdispatch._core.layout import AppTag
+from rrdispatch._core.layout import State as DispatcherState
 from rrdispatch.cluster import actions as act
 from rrdispatch.cluster import news, pin, share
 from rrdispatch.cluster.dispatching import CLOSING_PART, Dispatching, Hooks, Totals
@@ -35,6 +36,7 @@ from rrdispatch.errors import Error
 from rrdispatch.net.listeners import ListeningSocket
 from rrdispatch.settings import Settings
 
+PARK, RESUME = "PARK=1", "RESUME=1"  # said to a worker (docs/protocol.md 2); twice does no harm
 TICK = 0.0005  # so much after a deadline the plan looks: it is over then
 
 
@@ -146,6 +148,7 @@ class ProcessWorld:
             state = known[number].state
             handle.reaped = state is State.DEAD
             self.workers.adopt(handle, logged=inherited.logger is not None)
+            self._tell_again(handle, state, inherited.states[number])
             roster.adopt(handle, state, inherited.states[number])
             if self.programs is not None:
                 self.programs.adopt(handle)
@@ -161,6 +164,13 @@ class ProcessWorld:
         stop = self.engine.view.operation
         if isinstance(stop, Stop) and stop.closing and not stop.closed:
             self._close_listeners(act.CloseListeners())
+
+    def _tell_again(self, handle: WorkerHandle, state: State, known_as: int) -> None:
+        """A worker is told before the dispatcher is: what that knows, it was told."""
+        if state is State.PARKED and known_as != DispatcherState.PARKED:
+            handle.tell(PARK)
+        elif state is State.READY and known_as == DispatcherState.PARKED:
+            handle.tell(RESUME)
 
     def fixed(self, launches: Launches) -> Fixed:
         """What an heir is to know from the beginning."""
@@ -242,6 +252,9 @@ class ProcessWorld:
     def _become(self, action: act.MakeReady | act.Park | act.Unpark) -> None:
         name = {act.MakeReady: "worker-ready", act.Park: "parked"}.get(type(action), "unparked")
         state = State.PARKED if isinstance(action, act.Park) else State.READY
+        if not isinstance(action, act.MakeReady):
+            handle = self.workers.handles[action.worker]
+            handle.tell(PARK if state is State.PARKED else RESUME)
         self.dispatching.roster.become(action.worker, state)
         self.workers.announce(name, action.worker)
 

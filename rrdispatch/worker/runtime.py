@@ -10,6 +10,7 @@ from rrdispatch._core.layout import LedgerRole
 from .counts import Counts
 from .listener import Listener
 from .notify import Notifier
+from .parking import Parking
 from .place import Place
 
 
@@ -20,6 +21,7 @@ class Runtime:
         self.place = place
         self.counts = Counts(place.scoreboard)
         self.notifier = Notifier(place.notify)
+        self.parking = Parking(place.notify)
         self.kind = ""
         self.capacity = 0
         self.wait_ready = bool(place.app.get("wait_ready", False))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from pathlib import Path
+
+import pytest
 
 from tests.harness import census, processes
 from tests.harness.followed import Followed
@@ -134,6 +137,39 @@ def test_killed_in_the_midst_of_a_reload(follow: Follow) -> None:
     assert not tally.failed
     assert service.stats()["generation"] == 2
     assert not old & set(worker_pids(service))
+
+
+PARKS = """
+import os, rrdispatch
+say = lambda word: print(os.environ["RRDISPATCH_GENERATION"], word, flush=True)
+rrdispatch.on_park(lambda: say("is parked"))
+rrdispatch.on_resume(lambda: say("is resumed"))
+
+async def app(scope, receive, send):
+    pass
+"""
+
+
+@pytest.mark.parametrize("word", ["parked", "resumed"])
+def test_killed_before_a_worker_is_told(follow: Follow, tmp_path: Path, word: str) -> None:
+    """The heir tells it, and nothing twice."""
+    (tmp_path / "parks.py").write_text(PARKS)
+    env, flag = ends_itself(f"before:{CLUSTER}.handle:WorkerHandle:tell", tmp_path)
+    options = ("--probation", "300", "--lifespan", "off")
+    service = follow("parks:app", *options, workers=1, cwd=tmp_path, env=env)
+    old = worker_pids(service)
+    if word == "parked":
+        flag.touch()
+    os.kill(service.pid, signal.SIGHUP)
+    service.output.wait(r"1 is parked", 30.0)
+    if word == "resumed":
+        flag.touch()
+    processes.kill(worker_pids(service)[0])
+    service.output.wait(r"1 is resumed", 30.0)
+    wait_until(lambda: worker_pids(service) == old, 30.0)
+    assert service.primary() != service.pid
+    told = re.findall(r"\d is \w+", service.output.text("stdout"))
+    assert told == ["1 is parked", "1 is resumed"]
 
 
 def test_killed_in_the_midst_of_a_start(follow: Follow) -> None:
