@@ -32,10 +32,11 @@ from .running import Running, all_files
 
 QUICK_S = 150.0  # what would probably take longer is not begun; then the report is made
 REPORT_S = 30.0  # of the minutes that are given
+UNKNOWN_S = 20.0  # so long at most may take what nobody was put through yet
 MOST_WORKERS = 64
 # Seconds of a contender, as two idle cores need them: in a round and on all bad days, whatever the
 # size (starting, ending, what lasts as long as it lasts), and by the share of the full size.
-ROUND_S, ROUND_MORE_S, DAYS_S, DAYS_MORE_S, OFTEN_S = 3.5, 42.0, 50.0, 50.0, 10.0
+ROUND_S, ROUND_MORE_S, DAYS_S, DAYS_MORE_S, OFTEN_S = 3.5, 42.0, 58.0, 50.0, 10.0
 
 
 @dataclass
@@ -117,7 +118,8 @@ class Comparison:
         began = time.monotonic()
         head = f"[{self.done}/{self.total}] {title}: {contender.name}"
         kind = title.partition(" ")[0]
-        if self._left() < self.took.get(kind, max(self.took.values(), default=0.0)):
+        guess = min(UNKNOWN_S, max(self.took.values(), default=0.0))
+        if self._left() < self.took.get(kind, guess):
             self.results.notes["cut short"] = f"the time was up at {head}"
             say(f"{head}: left out, the time is up")
             return
