@@ -51,10 +51,14 @@ class AskToStop:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """SIGKILL to its group; ``fault`` says why, if the worker is to blame."""
+    """SIGKILL to its group; ``fault`` says why, if the worker is to blame.
+
+    ``late``: it was asked to end, and what it has in hand is cut off.
+    """
 
     worker: int
     fault: str = ""
+    late: str = ""
 
 
 @dataclass(frozen=True, slots=True)

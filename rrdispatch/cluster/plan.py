@@ -150,7 +150,8 @@ def _why(view: View, worker: Worker) -> str:
 def _draining(view: View, worker: Worker, now: float, out: Plan) -> Iterator[Action]:
     emptied_by, end = stopped_by(view, worker)
     if now >= end:
-        yield Kill(worker.id)
+        limit = f"drain_timeout ({view.rules.drain_timeout:g} s)"
+        yield Kill(worker.id, late=f"not ended within {limit}")
     elif worker.state is State.DRAINING and (_has_finished(view, worker) or now >= emptied_by):
         yield AskToStop(worker.id, signal=not worker.leaves)
     else:

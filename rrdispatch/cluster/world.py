@@ -286,8 +286,8 @@ class ProcessWorld:
         handle.signal_group(signal.SIGCONT)
 
     def _kill(self, action: act.Kill) -> None:
-        if action.fault:
-            self.workers.announce("killed", action.worker, f"killed: {action.fault}")
+        if why := action.fault or action.late:
+            self.workers.announce("killed", action.worker, f"killed: {why}")
         self.workers.handles[action.worker].signal_group(signal.SIGKILL)
 
     def _remove(self, action: act.Remove) -> None:

@@ -40,5 +40,8 @@ def test_all_are_ended(plane: Plane, how: str) -> None:
     word = "deleted" if how.startswith("delete") else "stopped"
     assert sorted(told.out.splitlines()) == [f"{name}: {word}" for name in ("hung", "job", "web")]
     assert processes.wait_gone(plane.living(), 60.0) == []
+    if how == "kill":
+        told_later = plane.ok("logs", "hung", "--nostream")
+        assert "killed: not ended within drain_timeout (2 s)" in told_later
     rows = {row["name"]: row["status"] for row in plane.rows()}
     assert rows == ({} if word == "deleted" else dict.fromkeys(("hung", "web", "job"), "stopped"))

@@ -275,6 +275,8 @@ def test_a_drain_is_bounded() -> None:
     bench.world.run(seconds=30)
     assert bench.world.times(act.AskToStop) == [pytest.approx(began + 8)]
     assert bench.world.times(act.Kill) == [pytest.approx(began + 10)]
+    (kill,) = bench.world.of(act.Kill)
+    assert (kill.fault, kill.late) == ("", "not ended within drain_timeout (10 s)")
 
 
 def test_the_final_stop_closes_the_listeners_before_it_drains() -> None:
