@@ -47,7 +47,7 @@ demo: $(VENV)/built
 
 # Side by side: most of them wait for something. `make accept` runs what counts and measures alone.
 test: $(VENV)/built
-	$(BIN)/python -m pytest -n 4 -m "not chaos and not alone"
+	$(BIN)/python -m pytest -n 6 -m "not chaos and not alone"
 	$(BIN)/python -m pytest -m alone tests/acceptance
 
 accept: $(VENV)/built
