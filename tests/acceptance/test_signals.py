@@ -132,7 +132,7 @@ def test_dispatcher_killed(dispatcher: str, show: Show) -> None:
             wait_until(lambda before=before: set(service.processes()) != before, 20.0)  # type: ignore[misc]
         tally = load.stop()
     show("6", f"dispatcher killed 3 times, {dispatcher}", str(tally))
-    assert len(tally.failed) <= 3
+    assert len(tally.failed) <= 1
     assert REFUSED not in tally.outcomes()
 
 
