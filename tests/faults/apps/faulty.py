@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import socket
 import sys
 import time
@@ -14,7 +15,7 @@ def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, connection.makefile("r") as lines:
             word, _, amount = lines.readline().strip().partition(" ")
-            done = act(word, int(amount or 0))
+            done = tight(connection) if word == "tight" else act(word, int(amount or 0))
             connection.sendall(f"{os.environ['RRDISPATCH_SLOT']} {os.getpid()} {done}".encode())
 
 
@@ -33,6 +34,13 @@ def act(word: str, amount: int) -> str:
     if word == "block":
         time.sleep(amount / 1000)
     return "done"
+
+
+def tight(connection: socket.socket) -> str:
+    """No number is free once this connection is closed: it has the lowest one there was."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (connection.fileno(), before[1]))
+    return f"{os.getpid()} {before[0]} {before[1]}"
 
 
 def fork(most: int) -> int:
