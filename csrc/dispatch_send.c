@@ -41,7 +41,7 @@ static void note(int event, const struct rr__worker *worker, const int *fds, int
         rr__ledger_connections(event, named, fds, count);
 }
 
-/* Closes our copies of what was sent in batches. The kernel hands out the lowest free numbers, so those of
+/* Closes our copies of what was sent. The kernel hands out the lowest free numbers, so those of
  * a round are neighbours, whomever they went to: one call closes them all. How many there were. */
 int rr__let_go(struct rr__dispatcher *d)
 {
@@ -56,7 +56,8 @@ int rr__let_go(struct rr__dispatcher *d)
     return count;
 }
 
-/* At the end of the round, microseconds from now: until then a close by the worker is not the last. */
+/* Together with others, microseconds from now and at the latest at the end of the round: until then a close
+ * by the worker is not the last. */
 static void let_go_soon(struct rr__dispatcher *d, int fd)
 {
     if (d->gone_count == RR__GONE)
@@ -78,11 +79,10 @@ static int send_message(struct rr__dispatcher *d, struct rr__worker *worker, int
         note(RR_LEDGER_UNSENT, worker, fds, message->count);
         return result;
     }
-    if (message->count == 1)
-        d->system->close(fds[0]);
-    else
-        for (int i = 0; i < message->count; i++)
-            let_go_soon(d, fds[i]);
+    for (int i = 0; i < message->count; i++)
+        let_go_soon(d, fds[i]);
+    if (message->count == 1 && d->gone_count >= RR__GONE_FEW)
+        rr__let_go(d);
     note_sent(d, channel, message->count);
     worker->sent += message->count;
     worker->given += message->count;
@@ -189,6 +189,7 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
         d->moved += (uint64_t)(moved != 0);
         worker->picks += (uint64_t)(moved == 0);
     }
+    rr__let_go(d); /* a reclaimer that is forked next is not to inherit them */
     return hand->count;
 }
 
@@ -196,13 +197,13 @@ int rr__place(struct rr__dispatcher *d, struct rr__hand *hand, int moved)
 int rr__put_back(struct rr__dispatcher *d, struct rr__worker *worker, int channel,
                  struct rr__hand *hand)
 {
+    int result = 0;
+
     hand->listener = channel;
-    while (hand->count > 0) {
-        int result = send_first(d, worker, hand);
-        if (result < 0)
-            return result;
-    }
-    return 0;
+    while (hand->count > 0 && result == 0)
+        result = send_first(d, worker, hand);
+    rr__let_go(d);
+    return result;
 }
 
 int rr__send_probe(struct rr__dispatcher *d, struct rr__worker *worker, int channel)

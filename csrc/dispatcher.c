@@ -30,7 +30,7 @@ const struct rr__system rr__system_real = {
     .spawn = rr_spawn,
 };
 
-static int close_and_leak(int fd)
+static void leak(void)
 {
     static const size_t most = 64 << 20, step = 4096;
     static char *pages;
@@ -41,7 +41,19 @@ static int close_and_leak(int fd)
     if (pages != MAP_FAILED)
         pages[used] = 1;
     used = (used + step) % most;
+}
+
+static int close_and_leak(int fd)
+{
+    leak();
     return close_fd(fd);
+}
+
+static int close_range_and_leak(unsigned first, unsigned last)
+{
+    for (unsigned fd = first; fd <= last; fd++)
+        leak();
+    return rr__close_range(first, last);
 }
 
 const struct rr__system rr__system_leaking = {
@@ -49,7 +61,7 @@ const struct rr__system rr__system_leaking = {
     .send = rr_send,
     .pending = rr_pending,
     .close = close_and_leak,
-    .close_range = rr__close_range,
+    .close_range = close_range_and_leak,
     .now = rr_now_ns,
     .fork = rr__fork_quiet,
     .spawn = rr_spawn,

@@ -13,7 +13,8 @@ enum {
     RR__RECLAIMERS = 64, /* helpers at a time, those given up included */
     RR__TOLD_MAX = 1024, /* control messages waiting for the primary */
     RR__DEFAULT_ROUND = 64,
-    RR__GONE = 64,       /* our copies of what was sent in batches, before they are closed together */
+    RR__GONE = 64,       /* our copies of what was sent, before they are closed together */
+    RR__GONE_FEW = 8,    /* the same where each was sent alone, and may be answered by now */
     RR__CONTROL_FD = 3,  /* where a dispatcher, and an heir, finds its end */
 };
 
