@@ -14,7 +14,7 @@ enum {
     RR__TOLD_MAX = 1024, /* control messages waiting for the primary */
     RR__DEFAULT_ROUND = 64,
     RR__GONE = 64,       /* our copies of what was sent, before they are closed together */
-    RR__GONE_FEW = 8,    /* the same where each was sent alone, and may be answered by now */
+    RR__GONE_FEW = 4,    /* the same where each was sent alone, and may be answered by now */
     RR__CONTROL_FD = 3,  /* where a dispatcher, and an heir, finds its end */
 };
 
