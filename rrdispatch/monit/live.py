@@ -7,6 +7,7 @@ again, so that its backlog does not fill with questions. Its answer is taken whe
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -182,7 +183,7 @@ class Follower:
                 await self._close()
             else:
                 return found
-        control = await asyncio.to_thread(statedir.connect, self.definition.name, None, ANSWER)
+        control = await _connected(self.definition.name)
         client = AsyncClient(lambda _event: None, lambda: None)
         await client.open(control)
         self._client = client
@@ -215,3 +216,19 @@ class Follower:
         client, self._client = self._client, None
         if client is not None:
             await client.close()
+
+
+async def _connected(name: str) -> socket.socket:
+    """A thread connects on when nobody awaits it any more: then its socket is closed."""
+    loop = asyncio.get_running_loop()
+    connecting = loop.run_in_executor(None, statedir.connect, name, None, ANSWER)
+    try:
+        return await asyncio.shield(connecting)
+    except asyncio.CancelledError:
+        connecting.add_done_callback(_close)
+        raise
+
+
+def _close(connecting: asyncio.Future[socket.socket]) -> None:
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()

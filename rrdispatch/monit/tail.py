@@ -6,6 +6,7 @@ Who prints faster than anybody reads is not followed line by line: the newest li
 from __future__ import annotations
 
 import asyncio
+import threading
 from heapq import merge
 
 from rrdispatch.cluster.logformat import Line
@@ -26,14 +27,21 @@ class Tail:
         self._slot = slot
         self._logs: AppLogs | None = None
         self._readers: dict[str, Reader] = {}
-        self._lock = asyncio.Lock()
+        self._lock = threading.Lock()  # of whoever opens, reads or closes
+        self._closed = False
 
     async def more(self) -> list[Line]:
         """What came since the last call, in the order of time; ConfigError if it has no files."""
-        async with self._lock:
-            return await asyncio.to_thread(self._more)
+        return await asyncio.to_thread(self._more)
 
     def _more(self) -> list[Line]:
+        try:
+            with self._lock:
+                return [] if self._closed else self._read()
+        finally:
+            self._sweep()
+
+    def _read(self) -> list[Line]:
         if self._logs is None:
             some = None if self._slot is None else frozenset((self._slot,))
             self._logs = logs_of(self._definition, some)
@@ -73,7 +81,15 @@ class Tail:
         return self._slot is None or line.slot in (self._slot, None)
 
     async def close(self) -> None:
-        async with self._lock:
-            for reader in self._readers.values():
-                reader.close()
-            self._readers.clear()
+        """A thread reads on when nobody awaits it any more: then the files are its to close."""
+        self._closed = True
+        self._sweep()
+
+    def _sweep(self) -> None:
+        if not self._closed or not self._lock.acquire(blocking=False):
+            return  # whoever has the lock comes here after it
+        try:
+            while self._readers:
+                self._readers.popitem()[1].close()
+        finally:
+            self._lock.release()

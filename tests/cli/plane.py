@@ -116,21 +116,24 @@ class Plane:
         have none of it) by an open file of this home.
         """
         found = set(processes.marked(MARK, self.mark))
-        for entry in processes.PROC.iterdir():
-            if entry.name.isdigit() and self._holds(entry):
+        others = {entry.name for entry in processes.PROC.iterdir()} - {str(os.getpid())}
+        for entry in map(processes.PROC.joinpath, others):
+            if entry.name.isdigit() and self._held(entry):
                 found.add(processes.process(int(entry.name)) or processes.Process(0, 0))
         return sorted(each for each in found if each.pid and each.alive())
 
-    def _holds(self, process: Path) -> bool:
+    def _held(self, process: Path) -> list[str]:
+        """Files of this home that it has open."""
         try:
-            fds = list((process / "fd").iterdir())
+            targets = [_target(fd) for fd in (process / "fd").iterdir()]
         except OSError:
-            return False  # gone, or somebody else's
-        return any(_target(fd).startswith(f"{self.home}/") for fd in fds)
+            return []  # gone, or somebody else's
+        return [target for target in targets if target.startswith(f"{self.home}/")]
 
     def close(self) -> None:
-        """Ends them all, and the heirs that come meanwhile."""
+        """Ends them all, and the heirs that come meanwhile; not us, who may have left one open."""
         wait_until(self._end, 60.0, "everything of this home has ended")
+        assert self._held(processes.PROC / "self") == [], "the test itself has them open"
 
     def _end(self) -> bool:
         living = self.living()
