@@ -21,7 +21,7 @@ from rrdispatch.control import definitions, statedir
 place = statedir.claim("old")
 definitions.save(definitions.Definition(
     "old", id=0, wanted="run", started=1.0, typed={{"target": "shop:app"}}, cwd=os.getcwd(),
-    settings={{"target": "shop:app", "name": "old"}}))
+    settings={{"target": "shop:app", "name": "old", "bind": ["127.0.0.1:0"]}}))
 place.control.setblocking(True)
 print("up", flush=True)
 
@@ -82,7 +82,7 @@ def test_the_others_are_listed_all_the_same(old: Plane) -> None:
 
 def test_it_can_be_stopped_and_started_in_this_version(old: Plane) -> None:
     assert old.ok("stop", "old") == "old: stopped\n"
-    old.ok("start", "old", env={"PORT": "0"})
+    old.ok("start", "old")
     assert old.row("old")["status"] == "online"
     old.ok("delete", "old")
     assert processes.wait_gone(old.living(), 20.0) == []

@@ -19,13 +19,12 @@ class Entries:
 
     def took(self, record: Record) -> int:
         """When this worker took the request's connection; 0 if it never did."""
-        if record.number in self.begun:
-            return self.begun[record.number]
         since = record.intended if record.fresh else 0  # a kept one was taken before
         for port, moment in reversed(self.taken):
             if record.port and port == record.port and since <= moment <= record.ended:
                 return moment
-        return 0
+        # Its app may begin later than it was taken: only then is its whole request there.
+        return self.begun.get(record.number, 0)
 
 
 class Journal:

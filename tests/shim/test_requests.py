@@ -330,7 +330,10 @@ connection, _ = server.accept()
 connection.sendall(connection.recv(1))
 os.set_inheritable(connection.fileno(), True)
 subprocess.run(["true"], close_fds=True)
-told("child has been")
+number = connection.fileno()
+os.dup2(0, number + 1)
+subprocess.run(["true"], pass_fds=(number - 1, number + 1))  # closes this one by itself
+told("children have been")
 sys.stdin.readline()
 connection.close()
 told("closed")
@@ -340,7 +343,7 @@ told("closed")
         with running(body, port, primary.preloaded) as process:
             primary.wait(lambda: bool(primary.asked(READY)))
             assert ask(port, b"x") == b"x"
-            assert line(process) == "child has been"
+            assert line(process) == "children have been"
             assert [primary.count(field) for field in COUNTED] == [1, 0, 0]
             go_on(process)
             assert line(process) == "closed"
