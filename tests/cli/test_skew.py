@@ -20,8 +20,9 @@ import json, os, threading
 from rrdispatch.control import definitions, statedir
 place = statedir.claim("old")
 definitions.save(definitions.Definition(
-    "old", id=0, wanted="run", started=1.0, typed={{"target": "shop:app"}}, cwd=os.getcwd(),
-    settings={{"target": "shop:app", "name": "old", "bind": ["127.0.0.1:0"]}}))
+    "old", id=0, wanted="run", started=1.0, cwd=os.getcwd(),
+    typed={{"target": "shop:app", "bind": ["127.0.0.1:0"]}},
+    settings={{"target": "shop:app", "name": "old"}}))
 place.control.setblocking(True)
 print("up", flush=True)
 
