@@ -214,10 +214,10 @@ def test_the_cookie_survives_passing(core: Any):
 
 
 def test_what_is_no_socket_has_no_cookie(core: Any):
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     with open("/dev/null", "rb") as file:
         assert core.ledger_cookie(file.fileno()) == 0
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
     assert core.ledger_cookie(1 << 20) == 0
 
 

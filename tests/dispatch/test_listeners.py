@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from rrdispatch._core.layout import ControlKind
-from tests.harness.gates import need_gate
+from tests.harness.gates import need_gate, permitted
 
 from .rig import MS, NEVER, Rig, answer_of, read_all
 from .workers import LIMIT, wait_readable
@@ -63,11 +63,10 @@ def test_under_load_every_client_is_answered_or_refused(dispatcher: Rig, family:
                 client.settimeout(LIMIT)
                 try:
                     client.connect(name)
+                    seen.append(read_all(client).decode())
                 except ConnectionRefusedError:
                     seen.append("refused")
                     return
-                try:
-                    seen.append(read_all(client).decode())
                 except OSError as error:
                     seen.append(type(error).__name__)
                     return
@@ -81,8 +80,11 @@ def test_under_load_every_client_is_answered_or_refused(dispatcher: Rig, family:
     for thread in threads:
         thread.join()
     outcomes = Counter(seen)
-    assert set(outcomes) == {"0", "1", "refused"}
-    assert outcomes["refused"] == len(threads)
+    # Without a filter who is in the midst of its handshake at the end can be reset (README).
+    reset = outcomes.pop("ConnectionResetError", 0)
+    assert not reset or (family != "unix" and not permitted())
+    assert set(outcomes) - {"refused"} == {"0", "1"}
+    assert outcomes["refused"] + reset == len(threads)
     assert outcomes["0"] + outcomes["1"] == dispatcher.ping().accepted >= accepted
 
 

@@ -25,7 +25,7 @@ def ended(handle: DispatcherHandle) -> int:
 
 
 def test_it_starts_answers_and_ends(kind: str):
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     handle = DispatcherHandle.start(kind)
     assert handle.kind == kind
     wait_readable(handle.fileno(), "STARTED")
@@ -42,7 +42,7 @@ def test_it_starts_answers_and_ends(kind: str):
         handle.request(ControlKind.PING)
     handle.close()
     handle.close()
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 HARMLESS = [
@@ -136,11 +136,11 @@ def test_with_the_program_c_is_the_default(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_program_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch):
-    before = sorted(os.listdir("/proc/self/fd"))
+    before = set(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(process, "command", lambda _: ["/nonexistent/dispatcher"])
     with pytest.raises(DispatcherError, match="EXEC"):
         DispatcherHandle.start("c")
-    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert set(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_dispatcher_that_does_not_read(monkeypatch: pytest.MonkeyPatch):

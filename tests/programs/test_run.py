@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -97,12 +98,16 @@ def test_a_killed_worker_is_started_again_and_serves() -> None:
         victim = program.workers()[0]
         with load_beside(program, Plan(program.address, rate=50.0)) as load:
             load.wait_more(10)
+            killed = time.monotonic_ns()
             processes.kill(victim)
             wait_until(lambda: victim not in program.workers().values(), 20.0)
+            gone = time.monotonic_ns()
             wait_until(lambda: len(program.workers()) == 2, 20.0)
             load.wait_for(lambda records: len({r.pid for r in records[-20:]}) == 2)
             tally = load.stop()
-        assert len(tally.failed) <= 8, "what it had in hand"
+        # Usually one or none; a client that got no core for a while asks many things at once.
+        in_hand = [one for one in tally.records if one.connected <= gone and one.ended >= killed]
+        assert all(one in in_hand for one in tally.failed), "what it had in hand"
         assert not {"refused", "timeout"} & set(tally.outcomes())
 
 

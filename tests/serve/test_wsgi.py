@@ -19,6 +19,14 @@ def drain(primary: FakePrimary) -> None:
     primary.hear("STOPPING")
 
 
+def asks(primary: FakePrimary, path: str, front: int = 0) -> Client:
+    """Its question is there when it is taken: however late we are, it is not an idle one."""
+    client = Client(primary.knock(front))
+    client.send(path)
+    primary.hand_over(front)
+    return client
+
+
 def numbers(primary: FakePrimary) -> list[int]:
     return [primary.load(name) for name in (Field.RECEIVED, Field.CLOSED, Field.BUSY)]
 
@@ -117,8 +125,7 @@ def test_drain_answers_what_it_takes_after_the_grace(start: Start, tmp_path: Pat
     primary = start("slow:app", cwd=tmp_path, threads=1, timeout_keep_alive=0.1).ready()
     idle = Client(primary.connect())
     primary.until(Field.RECEIVED, 1)
-    slow = Client(primary.connect())
-    slow.send("/wait")
+    slow = asks(primary, "/wait")
     primary.until(Field.BUSY, 1)
     queued = Client(primary.connect())
     queued.send("/")
@@ -212,8 +219,8 @@ def test_max_requests_asks_for_a_successor_once_and_serves_on(start: Start) -> N
 
 def test_keep_alive_ends_after_its_time(start: Start) -> None:
     primary = start("web:wsgi", timeout_keep_alive=0.2).ready()
-    client = Client(primary.connect())
-    assert client.get("/").body == b"hello"
+    client = asks(primary, "/")
+    assert client.receive().body == b"hello"
     assert client.at_end()
 
 
@@ -227,7 +234,7 @@ def test_root_path_is_the_script_name(start: Start) -> None:
 
 def test_several_addresses(start: Start) -> None:
     primary = start("web:wsgi", binds=["inet", "inet6", "unix"], timeout_keep_alive=0.2).ready()
-    who = [Client(primary.connect(front)).get("/who").json()["client"] for front in range(3)]
+    who = [asks(primary, "/who", front).receive().json()["client"] for front in range(3)]
     assert who == ["127.0.0.1", "::1", "localhost"]
     drain(primary)
     assert primary.wait() == 0

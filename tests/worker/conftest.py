@@ -32,8 +32,10 @@ class Bench:
     said: list[str] = field(default_factory=list)
     clients: list[socket.socket] = field(default_factory=list)
 
-    def connect(self, *, peer: bytes | None = None) -> socket.socket:
-        """A client whose connection waits in the channel."""
+    def connect(
+        self, *, peer: bytes | None = None, kept: list[socket.socket] | None = None
+    ) -> socket.socket:
+        """A client whose connection waits in the channel; ``kept``: a duplicate of that, too."""
         client = socket.socket(self.front.family)
         self.clients.append(client)
         client.settimeout(10)
@@ -43,6 +45,8 @@ class Bench:
             known = sockaddr(connection.family, address) if peer is None else peer
             message = Message(accepted_ns=_core.now_ns(), peer=known)
             _core.send(self.sending, message.pack(), [connection.fileno()])
+            if kept is not None:
+                kept.append(connection.dup())
         return client
 
     def probe(self) -> None:

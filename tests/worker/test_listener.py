@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import resource
 import select
 import signal
@@ -22,7 +21,6 @@ from rrdispatch._core.layout import Field
 from rrdispatch.worker.connection import Connection
 from rrdispatch.worker.listener import ListenerClosed
 from tests.harness.readable import readable
-from tests.harness.servers import wait_until
 
 from .conftest import Bench
 
@@ -71,12 +69,12 @@ def test_a_client_that_is_gone_still_has_an_address(bench: Bench) -> None:
     with pytest.raises(ConnectionResetError):
         connection.recv(1)
     connection.close()
-    gone = bench.connect(peer=b"")
-    here, there = gone.getsockname()[1], bench.front.getsockname()[1]
-    ours = re.compile(rf":{there:04X} [0-9A-F]+:{here:04X} ")  # in the row of our end
+    ours: list[socket.socket] = []
+    gone = bench.connect(peer=b"", kept=ours)
     gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     gone.close()
-    wait_until(lambda: not ours.search(Path("/proc/net/tcp").read_text()), 60)  # its reset came
+    assert readable(ours[0], 60.0), "its reset came"
+    ours[0].close()
     connection, address = bench.listener.accept()
     assert address == ("", 0)
     connection.close()
