@@ -180,7 +180,7 @@ def idle(it: Measuring) -> None:
     plan = Plan(it.running.address, "idle", concurrency=IDLE, timeout=30.0)
     with Traffic(plan) as load:
         with suppress(TimeoutError):  # some take no more than they serve
-            load.wait_more(IDLE, it.size.idle_s)
+            load.wait_for(lambda records: len(records) >= IDLE, it.size.idle_s)
         # Who comes after all of them.
         traffic(Plan(it.running.address, count=1, timeout=it.size.idle_s))
         it.put("10,000 idle: connected", sum(each.ok for each in load.records), "", "more")

@@ -103,8 +103,9 @@ class Plane:
             found: list[dict[str, Any]] = json.loads(json.dumps(rows.collect(selectors.known())))
         finally:
             rows.ANSWER = within
-            del os.environ["RRDISPATCH_HOME"]
-            if before is not None:
+            if before is None:
+                del os.environ["RRDISPATCH_HOME"]
+            else:  # at no moment without: other threads look, too
                 os.environ["RRDISPATCH_HOME"] = before
         return found
 

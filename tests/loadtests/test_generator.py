@@ -28,6 +28,7 @@ class Fake:
     listener: socket.socket
     connections: int = 0
     requests: list[bytes] = field(default_factory=list)
+    silent: list[socket.socket] = field(default_factory=list)  # ended before they asked
     kept: list[socket.socket] = field(default_factory=list)
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -47,9 +48,12 @@ class Fake:
             thread.start()
 
     def answer(self, connection: socket.socket) -> None:
+        heard: list[bytes] = []
         with suppress(OSError):
-            while self._one(connection):
+            while self._one(connection, heard):
                 pass
+        if not heard:
+            self.silent.append(connection)
         self.kept.append(connection)
         if not self.requests or not self.requests[-1].startswith(b"GET /never"):
             connection.close()
@@ -61,15 +65,21 @@ class Fake:
             last.recv(1)
         self.connections -= 1
         self.requests.remove(b"GET / HTTP/1.1\r\n\r\n")
-        wait_until(lambda: len(self.requests) == self.connections, 30.0, "all have asked")
+        wait_until(lambda: self.asked == self.connections, 30.0, "all have asked, or ended")
 
-    def _one(self, connection: socket.socket) -> bool:
+    @property
+    def asked(self) -> int:
+        """A client that gets no core within its patience has no time to ask."""
+        return len(self.requests) + len(self.silent)
+
+    def _one(self, connection: socket.socket, heard: list[bytes]) -> bool:
         head = b""
         while b"\r\n\r\n" not in head:
             data = connection.recv(65536)
             if not data:
                 return False
             head += data
+        heard.append(head)
         self.requests.append(head)
         path = head.split()[1]
         if path in (b"/close", b"/never"):
@@ -127,7 +137,8 @@ def test_failures_by_kind_and_never_tried_again(mode: str, path: str, outcome: s
         patience = 0.3 if outcome == TIMEOUT else 20.0
         records = traffic(Plan(server.address, mode, count=3, path=path, timeout=patience))
         server.settled()
-        assert len(server.requests) == server.connections == 3
+        assert server.asked == server.connections == 3
+        assert not server.silent or outcome == TIMEOUT
     kinds = {each.outcome for each in records}
     assert kinds <= ({outcome, RESET} if outcome == EOF else {outcome})
     assert len(records) == 3
@@ -159,7 +170,7 @@ def test_the_share_of_slow_requests_and_the_moments_are_the_seeds() -> None:
 def test_a_slow_client_sends_byte_by_byte_and_an_idle_one_nothing() -> None:
     with fake() as server:
         with Traffic(Plan(server.address, "idle", concurrency=20)) as idle:
-            idle.wait_more(20)
+            idle.wait_for(lambda records: len(records) == 20)
             assert server.requests == []
             assert len(idle.stop().ok) == 20
         (record,) = traffic(Plan(server.address, "slow", count=1))
