@@ -71,6 +71,8 @@ class Board:
         """Those that are there; of those that are not, the event says how they went."""
         for told in stats.get("workers", ()):
             what = OF_STATE.get(told["state"], str(told["state"]))
+            if what == WAITS and told["id"] in self.slots.get(told["slot"], ()):
+                continue  # asked before it was ready, answered after
             worker = self._worker(told["slot"], told["id"], told["pid"], what, now)
             worker.inflight = told["inflight"]
 

@@ -48,6 +48,15 @@ def test_stats_know_how_many_connections_are_left() -> None:
     assert not board.drains
 
 
+def test_who_is_ready_does_not_wait_again() -> None:
+    board = Board("web")
+    worker = {"slot": 0, "id": 1, "pid": 101, "state": "starting", "inflight": 0}
+    board.stats({"workers": [worker]}, 0.0)
+    board.event(event("worker-ready", 0, 1), 1.0)
+    board.stats({"workers": [worker]}, 2.0)  # asked before, answered after
+    assert board.lines(2.0, 9, 99, colour=False) == ["web:0  ready, pid 101"]
+
+
 def test_in_a_small_terminal_what_moves_is_shown() -> None:
     board = Board("web")
     for slot in range(20):

@@ -87,6 +87,7 @@ def test_restart_keeps_what_listens_so_nobody_is_refused(plane: Plane) -> None:
     thread = threading.Thread(target=connect)
     thread.start()
     try:
+        wait_until(lambda: bool(done or refused), 60.0, "somebody connects all the time")
         said = plane.ok("restart", "web")
     finally:
         over.set()

@@ -152,14 +152,16 @@ def ecosystem(plane: Plane, name: str = "ecosystem.json", **keys: Any) -> Path:
 
 
 SERVER = """
-import http.server, json, os
+import http.server, json, os, socketserver
+class Server(socketserver.ThreadingTCPServer):  # that of http.server asks the network for its name
+    allow_reuse_address = True
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps({"colour": os.environ.get("COLOUR")}).encode())
 address = os.environ.get("ADDRESS", "127.0.0.1"), int(os.environ["PORT"])
-http.server.ThreadingHTTPServer(address, Handler).serve_forever()
+Server(address, Handler).serve_forever()
 """
 
 

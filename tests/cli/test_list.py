@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -40,12 +40,25 @@ def in_a_terminal(plane: Plane, width: int, *arguments: str, **env: str) -> str:
     return seen.decode()
 
 
+def until(look: Callable[[], str], word: str) -> str:
+    """The first that has it."""
+    seen: list[str] = []
+
+    def has_it() -> bool:
+        seen.append(look())
+        return word in seen[-1]
+
+    wait_until(has_it, 60.0, word)
+    return seen[-1]
+
+
 @pytest.mark.parametrize("width", [60, 80, 132])
 def test_it_fits_the_terminal(plane: Plane, width: int) -> None:
     plane.ok("start", "--name", "a-name-of-some-length", "-i", "1", *SLEEP)
-    seen = in_a_terminal(plane, width, "list")
+    # Who has no core for some seconds is "not answering".
+    seen = until(lambda: in_a_terminal(plane, width, "list"), "online")
     assert "\x1b[32monline\x1b[0m" in seen
-    plain = in_a_terminal(plane, width, "list", NO_COLOR="1")
+    plain = until(lambda: in_a_terminal(plane, width, "list", NO_COLOR="1"), "online")
     assert "\x1b" not in plain
     lines = plain.splitlines()
     assert len(lines) == 5
@@ -58,7 +71,7 @@ def test_piped_it_has_all_columns_and_no_colour(plane: Plane) -> None:
     said = plane.ok("ls")
     assert "\x1b" not in said
     assert "pending" in said
-    assert "job:1" in plane.ok("ls", "--workers")
+    assert "job:1" in until(lambda: plane.ok("ls", "--workers"), "online")
     assert "job:1" not in said
 
 

@@ -17,8 +17,10 @@ from tests.harness.servers import wait_until
 pytestmark = pytest.mark.skipif(os.getuid() == 0, reason="root's state is in /var/lib")
 
 SCRIPT = """
-import http.server
-http.server.HTTPServer(("{host}", {port}), http.server.SimpleHTTPRequestHandler).serve_forever()
+import http.server, socketserver
+socketserver.TCPServer.allow_reuse_address = True
+# That of http.server asks the network for its name.
+socketserver.TCPServer(("{host}", {port}), http.server.SimpleHTTPRequestHandler).serve_forever()
 """
 
 

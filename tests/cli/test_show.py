@@ -60,9 +60,14 @@ def test_how_workers_ended_is_remembered_by_heirs_too(plane: Plane) -> None:
 
 def test_what_is_over_keeps_its_restarts_until_they_are_reset(plane: Plane) -> None:
     script = plane.here / "seven.py"
-    script.write_text("import sys\nsys.stdin.read()\nraise SystemExit(7)\n")
+    script.write_text(
+        "import pathlib, time\n"
+        "while not pathlib.Path('over').exists(): time.sleep(0.02)\n"
+        "raise SystemExit(7)\n"
+    )
     limits = ("--max-restarts", "1", "--min-uptime", "0", "--respawn-delay", "0")
     plane.ok("start", "seven.py", "--name", "web", "--no-listen", "-i", "1", *limits)
+    (plane.here / "over").touch()  # not before it has served
     wait_until(lambda: plane.row()["status"] == "errored", 60.0)
     found = told(plane)
     assert found["restarts"] == plane.row()["restarts"] == 1

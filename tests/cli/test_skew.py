@@ -13,6 +13,7 @@ import pytest
 
 from tests.cli.plane import Plane
 from tests.harness import processes
+from tests.harness.servers import wait_until
 
 # Says no more of itself than {stats}, and knows only what every version knows.
 OTHER = """
@@ -75,10 +76,16 @@ def test_each_command_says_what_it_can(old: Plane) -> None:
 
 def test_the_others_are_listed_all_the_same(old: Plane) -> None:
     old.start(name="new")
-    shown = {row["name"]: row for row in json.loads(old.ok("list", "--json"))}
+    shown: dict[str, dict[str, object]] = {}
+
+    def all_answer() -> bool:  # who has no core for some seconds does not
+        shown.update({row["name"]: row for row in json.loads(old.ok("list", "--json"))})
+        return "not answering" not in [row["status"] for row in shown.values()]
+
+    wait_until(all_answer, 60.0)
     assert shown["new"]["status"] == "online"
     assert shown["old"]["status"] in ("online", "other version")
-    assert shown["old"]["status"] in old.ok("list", "--workers")
+    wait_until(lambda: str(shown["old"]["status"]) in old.ok("list", "--workers"), 60.0)
 
 
 def test_it_can_be_stopped_and_started_in_this_version(old: Plane) -> None:

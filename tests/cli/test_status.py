@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from rrdispatch.control.status import MOST_CLIENTS, MOST_REQUEST, WITHIN
-from tests.cli.plane import Plane, finish, get
+from tests.cli.plane import Plane, finish, free_address, get
 from tests.harness import processes
 from tests.harness.readable import readable
 from tests.harness.servers import wait_until
@@ -80,7 +80,9 @@ def test_clients_that_are_slow_or_many_or_mad(plane: Plane, where: tuple[str, in
 
 
 def test_at_a_stop_it_is_unready_at_once_while_all_is_served(plane: Plane) -> None:
-    plane.start("shop:app", *PORT, "--shutdown-delay", "300")
+    # Of its own host: nobody else may get the port afterwards.
+    own = ("--status-bind", f"{free_address()[0]}:0")
+    plane.start("shop:app", *own, "--shutdown-delay", "300")
     where, row = place(plane), plane.row()
     stop = plane.begin("stop", "web")
     wait_until(lambda: ask(where, "/ready")[0] == 503, 60.0)

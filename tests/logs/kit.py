@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.harness import processes
-from tests.harness.servers import Service
+from tests.harness.servers import Service, wait_until
 
 APPS = Path(__file__).with_name("apps")
 LINE = re.compile(rb"(?:\d{4}-\d\d-\d\dT[\d:.]{12}Z )?\w+\.\d+ out \| (\d+) (\d+) x*")
@@ -30,12 +30,23 @@ def ask(service: Service, said: str) -> tuple[int, int, int]:
 
 
 def logger_of(service: Service) -> int:
-    (found,) = [
+    """One that has just been started has no command line for a moment."""
+    found: list[int] = []
+
+    def is_there() -> bool:
+        found[:] = loggers(service.pid)
+        return len(found) == 1
+
+    wait_until(is_there, 60.0, "there is one logger")
+    return found[0]
+
+
+def loggers(primary: int) -> list[int]:
+    return [
         each.pid
-        for each in processes.descendants(service.pid)
+        for each in processes.descendants(primary)
         if any(word.endswith("logger.py") for word in processes.command(each.pid))
     ]
-    return found
 
 
 def files(path: Path) -> list[Path]:

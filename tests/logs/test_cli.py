@@ -18,7 +18,7 @@ import pytest
 from tests.cli.plane import Plane
 from tests.harness import processes, screen
 from tests.harness.servers import wait_until
-from tests.logs.kit import APPS, content, numbers_of
+from tests.logs.kit import APPS, content, loggers, numbers_of
 
 
 @pytest.fixture
@@ -173,11 +173,7 @@ def test_follow_over_rotations_reload_restart_of_workers_and_loggers(plane: Plan
     old = set(expected)
     wait_until(lambda: not old & {worker["pid"] for worker in app.row["workers"]}, 60.0)
     talk()
-    (logger,) = (
-        each.pid
-        for each in processes.descendants(primary)
-        if any(word.endswith("logger.py") for word in processes.command(each.pid))
-    )
+    (logger,) = loggers(primary)
     processes.kill(logger)
     talk()
     victim = app.row["workers"][0]["pid"]

@@ -242,7 +242,8 @@ def test_workers_of_a_killed_primary_finish_what_they_have(tmp_path: Path) -> No
         service.processes()
         with socket.create_connection(("127.0.0.1", port), WITHIN) as client:
             client.sendall(b"GET /")  # it is taken, and at work, when the primary dies
-            wait_until(lambda: who(service.address) != "", WITHIN)
+            # Each took what came after it, too.
+            wait_until(lambda: {who(service.address) for _ in range(4)} == {"1", "2"}, WITHIN)
             os.kill(service.pid, signal.SIGKILL)
             client.sendall(b"slow HTTP/1.0\r\n\r\n")
             assert client.makefile("rb").readline().startswith(b"HTTP/1.0 200")

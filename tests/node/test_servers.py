@@ -79,7 +79,7 @@ def test_unmodified_servers_of_a_primary_that_blocks(tmp_path: Path, name: str) 
         dispatcher = next(
             one
             for one in server.processes()
-            if "dispatch" in "".join(processes.command(one.pid)[:1])
+            if "dispatch" in Path("".join(processes.command(one.pid)[:1])).name
         )
         processes.kill(dispatcher.pid)
         processes.wait_gone({dispatcher}, WITHIN)

@@ -56,7 +56,7 @@ def compile_program(source: Path, target: Path, *options: str, compiler: str | N
 
 
 def ask(port: int, what: bytes) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(what)
         return client.recv(1)
 

@@ -140,7 +140,7 @@ class FakePrimary:
     def asked(self, kind: int) -> list[Request]:
         return [request for request in self.requests if request.kind == kind]
 
-    def wait(self, condition: Callable[[], bool], limit: float = 20) -> None:
+    def wait(self, condition: Callable[[], bool], limit: float = 60) -> None:
         with self.changed:
             assert self.changed.wait_for(condition, limit), self.requests
 
@@ -178,12 +178,12 @@ class FakePrimary:
 
         self._commands.append(command)
         self._wake.send(b".")
-        assert done.wait(20)
+        assert done.wait(60)
 
     def stop(self) -> None:
         self._commands.append(self._selector.close)
         self._wake.send(b"x")
-        self._thread.join(20)
+        self._thread.join(60)
         for place in self.places.values():
             place.listener.close()
             os.close(place.sending)
@@ -213,7 +213,7 @@ class FakePrimary:
             self._silenced.append(connection)
             return
         with connection:
-            connection.settimeout(5)
+            connection.settimeout(60)
             data = connection.recv(1024)
             if not data:  # its process was ended meanwhile
                 return

@@ -21,9 +21,14 @@ pytestmark = shim_needed
 LISTENS = """
 server.bind(("127.0.0.1", port))
 before = len(os.listdir("/proc/self/fd"))
-start = time.monotonic()
-told(attempt(server.listen))
-told(time.monotonic() - start < 4)
+for _ in range(5):  # whoever has no core for seconds tries again
+    start = time.monotonic()
+    error = attempt(server.listen)
+    soon = time.monotonic() - start < 4
+    if soon:
+        break
+told(error)
+told(soon)
 told(len(os.listdir("/proc/self/fd")) - before)
 told(server.getsockname()[1] == port)
 told(attempt(server.accept))

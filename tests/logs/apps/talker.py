@@ -6,6 +6,7 @@ import sys
 import threading
 
 printed = 0
+answered = threading.Event()  # whoever said "leave"
 
 
 def serve(listener: socket.socket) -> None:
@@ -15,6 +16,8 @@ def serve(listener: socket.socket) -> None:
             word, _, rest = lines.readline().strip().partition(" ")
             act(word, rest)
             connection.sendall(f"{os.environ['RRDISPATCH_SLOT']} {os.getpid()} {printed}".encode())
+        if word == "leave":
+            answered.set()
 
 
 def act(word: str, rest: str) -> None:
@@ -33,6 +36,7 @@ def act(word: str, rest: str) -> None:
 
 def talk_and_leave(count: int, size: int) -> None:
     talk(count, size)
+    answered.wait()
     os._exit(7)
 
 

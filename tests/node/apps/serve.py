@@ -1,5 +1,6 @@
 """A server per worker, over one port or more: each answers with its id and pid."""
 
+import dataclasses
 import http.server
 import json
 import os
@@ -8,6 +9,7 @@ import threading
 import time
 
 from rrdispatch import cluster
+from rrdispatch.node import setup
 
 fifo = sys.argv[1]
 workers, *ports = (int(word) for word in sys.argv[2:])
@@ -60,7 +62,16 @@ def orders():
             obey(*line.split())
 
 
+def patient():
+    """A worker that has no core for a moment keeps its turn."""
+    given = setup.app_settings
+    setup.app_settings = lambda settings: dataclasses.replace(given(settings), stall_timeout=60.0)
+
+
 def primary():
+    if "PATIENT" in os.environ:
+        patient()
+
     @cluster.on("listening")
     def listening(worker, address):
         say("listening", worker=worker.id, port=address.port)

@@ -206,7 +206,7 @@ static int play(const struct scenario *scenarios, int argc, char **argv)
     }
     /* Lines of children come in order, too. */
     setvbuf(stdout, NULL, _IOLBF, 0);
-    alarm(40);
+    alarm(80);
     port = atoi(argv[2]);
     for (; scenarios->name; scenarios++)
         if (strcmp(scenarios->name, argv[1]) == 0) {
