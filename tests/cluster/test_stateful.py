@@ -337,8 +337,9 @@ def test_whatever_happens() -> None:
     counted.clear()
     bounds = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, derandomize=True)
     # What is drawn depends on the class' name, and on the constants of whatever modules are loaded.
-    for name in ("Chaos", "ChaosAgain", "ChaosOnceMore"):
-        run_state_machine_as_test(type(name, (Chaos,), {}), settings=bounds)
+    # One draw in eight meets no Unpark: a few more, of which hardly ever one is needed.
+    for turn in range(10):
+        run_state_machine_as_test(type(f"Chaos{turn}", (Chaos,), {}), settings=bounds)
         never = [kind.__name__ for kind in get_args(act.Action) if not counted[kind.__name__]]
         if not never:
             break

@@ -215,11 +215,13 @@ def serve(listener):
 def test_a_hung_worker_is_killed_if_that_was_asked_for() -> None:
     async def main() -> None:
         async with running("plain:serve", APPS, heartbeat_timeout=4.0) as service:
-            victim = service.pids()[0]
+            victim, other = service.pids()[0], service.pids()[1]
             mark = service.mark()
             kill(victim, signal.SIGSTOP)
             answers = [await service.ask() for _ in range(4)]
-            assert {pid for _, pid in answers} == {service.pids()[1]}
+            # On a busy machine all this may have taken longer than it was given.
+            late = [e["pid"] for e in service.events[mark:] if e["event"] == "worker-ready"]
+            assert {pid for _, pid in answers} <= {other, *late}
             told = await service.until("exited", mark, pid=victim)
             assert "hung" in told["message"]
             await service.until("worker-ready", mark, slot=0)
@@ -341,7 +343,7 @@ def test_descriptors_are_the_same_before_and_after() -> None:
 
     async def main() -> None:
         async with running("plain:serve", APPS) as service:
-            inside = len(own_fds())
+            inside = own_fds()
             for _ in range(3):
                 mark = service.mark()
                 kill(service.pids()[1])
@@ -351,7 +353,7 @@ def test_descriptors_are_the_same_before_and_after() -> None:
                 lambda: service.states() == {0: [(2, "ready")], 1: [(2, "ready")]}
             )
             # A dead worker's output is read to its end first.
-            await asyncio.to_thread(wait_until, lambda: len(own_fds()) == inside, LIMIT)
+            await asyncio.to_thread(wait_until, lambda: not more_fds(inside), LIMIT)
 
     asyncio.run(main())
     assert not more_fds(before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 
@@ -29,6 +30,7 @@ def test_queued_connections_are_counted_and_taken_in_order():
 
 
 def test_both_ends_are_close_on_exec_and_closed_once():
+    gc.collect()  # what other tests left is not closed meanwhile
     before = sorted(os.listdir("/proc/self/fd"))
     channel = Channel.create()
     assert not os.get_inheritable(channel.sender)
