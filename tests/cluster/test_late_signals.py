@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.harness import processes
 from tests.harness.processes import Process
-from tests.harness.servers import Service
+from tests.harness.servers import Service, wait_until
 
 NAMES = ["USR2", "ALRM", "VTALRM", "PROF", "IO", "WINCH"]
 UNUSED = [signal.Signals[f"SIG{name}"] for name in NAMES]
@@ -35,9 +35,13 @@ def test_a_primary_that_is_asked_again_and_again_ends_with_0(tmp_path: Path) -> 
     )
     (tmp_path / "app.py").write_text(LEAVES_A_CHILD)
     with Service("app:serve", "-i", "1", cwd=tmp_path) as service:
-        ours = [each for each in service.processes() if not of_worker(each)]
-        assert len(ours) == 3, "primary, dispatcher, logger"
-        for each in ours:
+
+        def ours() -> list[Process]:
+            return [each for each in service.processes() if not of_worker(each)]
+
+        # In the midst of exec the child has no environment yet.
+        wait_until(lambda: len(ours()) == 3, 60.0, "primary, dispatcher, logger")
+        for each in ours():
             for number in UNUSED:
                 os.kill(each.pid, number)
         for number in UNUSED[:-1]:

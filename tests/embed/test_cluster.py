@@ -27,6 +27,7 @@ from rrdispatch.errors import (
 )
 from tests.cluster.service import APPS, LIMIT, PLAIN, app, more_fds, own_fds, version
 from tests.harness import processes
+from tests.harness.ports import kept_port
 from tests.harness.servers import ROOT, Output
 
 
@@ -45,8 +46,14 @@ def ask(address: str) -> tuple[str, int]:
     return text, int(pid)
 
 
+@pytest.fixture
+def port() -> int:
+    """Nobody else's, also afterwards."""
+    return kept_port()
+
+
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
+def nothing_left(port: int) -> Iterator[None]:
     """No descriptor and no child more than before."""
     before, children = own_fds(), set(processes.descendants(os.getpid()))
     yield
@@ -54,10 +61,11 @@ def nothing_left() -> Iterator[None]:
     assert not set(processes.descendants(os.getpid())) - children
 
 
-def test_it_serves_reloads_scales_and_ends(tmp_path: Path) -> None:
+def test_it_serves_reloads_scales_and_ends(tmp_path: Path, port: int) -> None:
     app(tmp_path)
     # One that only waits for a core is to have its turn.
-    with Cluster("app:serve", **settings(tmp_path, stall_timeout=60.0)) as cluster:
+    more = {"bind": f"127.0.0.1:{port}", "stall_timeout": 60.0}
+    with Cluster("app:serve", **settings(tmp_path, **more)) as cluster:
         (address,) = cluster.addresses
         assert len({ask(address)[1] for _ in range(6)}) == 2
         app(tmp_path, version(2))
