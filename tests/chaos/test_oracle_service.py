@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rrdispatch import _core
+from rrdispatch import Cluster, _core
 from tests.chaos.kit import Result
 from tests.chaos.oracle import Ledger
 from tests.harness import processes
 from tests.harness.clusters import address, cluster, worker_pids
 from tests.harness.load import Load
 from tests.harness.records import Plan
+from tests.harness.servers import wait_until
 
 KINDS = ["c", "python"] if _core.dispatcher_program() else ["python"]
 APPS = ["asgi", "wsgi", "serve", "aserve"]
@@ -48,6 +50,11 @@ def test_every_connection_of_a_service(kept: Ledger, kind: str, app: str) -> Non
     assert all(verdict.find(record) is not None for record in tally.ok)
 
 
+def pending(running: Cluster, pid: int) -> int:
+    """What waits for this worker."""
+    return sum(row["pending"] for row in running.stats()["workers"] if row["pid"] == pid)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mutant", ["", "no-rescue"])
 def test_killed_workers(
@@ -57,14 +64,18 @@ def test_killed_workers(
     monkeypatch.setenv("RRDISPATCH_MUTANT", mutant)
     removed: list[dict[str, object]] = []
     killed: set[int] = set()
+    # What waits for one that is stopped stays there until it is killed.
+    patient = {"max_restarts": 0, "stall_timeout": 60}
     with cluster(
-        "probe:serve", workers=3, dispatcher=kind, max_restarts=0, on_event=removed.append
+        "probe:serve", workers=3, dispatcher=kind, on_event=removed.append, **patient
     ) as running:
         plan = Plan(address(running), "closed", concurrency=24, path="/sleep/3", timeout=30)
         with Load(plan) as load:
             for _ in range(4):
                 load.wait_more(60)
                 pid = min(set(worker_pids(running).values()) - killed)
+                processes.kill(pid, signal.SIGSTOP)
+                wait_until(lambda pid=pid: pending(running, pid) > 0, 30.0)  # type: ignore[misc]
                 processes.kill(pid)
                 killed.add(pid)
             load.wait_more(60)

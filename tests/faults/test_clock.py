@@ -10,7 +10,7 @@ from pathlib import Path
 import rrdispatch
 from tests.faults.inject import Faults
 from tests.faults.kit import APPS
-from tests.faults.test_shortage import Asking, lasting
+from tests.faults.test_shortage import Asking, still
 from tests.harness import processes
 from tests.harness.servers import ROOT, Service
 
@@ -61,12 +61,12 @@ def test_a_service_whose_clock_jumps(tmp_path: Path) -> None:
     with Service(
         "faulty:serve", "-i", "2", "--drain-timeout", "30", cwd=APPS, env=faults.environment
     ) as service:
-        family = lasting(service)
+        family = service.processes()
         with Asking(service.address) as asking:
             for days in (1, -1, 3650, 0):
                 faults.shift_clock(days * DAY)
                 asking.more()
-            assert lasting(service) == family
+            still(service, family)
             seen = len(service.output.lines)
             service.send_signal(1)
             service.output.wait("reload begins", 60.0, seen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -52,6 +53,7 @@ def test_an_error_of_the_new_connection_means_the_next(
 ) -> None:
     made.listen()
     (worker,) = made.add(1)
+    began = time.monotonic()
     faults.accept(getattr(errno, name), 3)
     clients = made.connect_many(2)
     for _ in clients:
@@ -59,10 +61,10 @@ def test_an_error_of_the_new_connection_means_the_next(
     assert answer_of(clients) == ["0", "0"]
     assert made.ping().accept_errors == (0 if name == "EINTR" else 3)
     told = [event for event in made.events if event.kind == ControlKind.ACCEPT_ERROR]
+    assert bool(told) is (name != "EINTR")
+    assert {(event.result, event.values[0]) for event in told} <= {(-getattr(errno, name), 0)}
     # Once a second at most, without a pause.
-    assert [(event.result, event.values[0]) for event in told] == (
-        [] if name == "EINTR" else [(-getattr(errno, name), 0)]
-    )
+    assert len(told) <= 1 + int(time.monotonic() - began)
     assert made.count(ControlKind.LISTENER_FAILED) == 0
 
 
