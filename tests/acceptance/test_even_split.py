@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
@@ -13,7 +14,7 @@ from tests.harness.calm import Foreign
 from tests.harness.clusters import address, cluster
 from tests.harness.load import run_load
 from tests.harness.records import Plan, Tally
-from tests.harness.servers import Service
+from tests.harness.servers import Service, wait_until
 from tests.harness.sizes import FULL, pairs
 
 pytestmark = pytest.mark.slow
@@ -80,6 +81,9 @@ def test_strict_turn_at_concurrency_40(dispatcher: str, show: Show) -> None:
         before = picks(running.stats())
         plan = Plan(address(running), "closed", count=CONNECTIONS, concurrency=40)
         assert len(run_load(plan).ok) == CONNECTIONS
+        # A dispatcher that has no core for a second tells its numbers later.
+        wanted = sum(before.values()) + CONNECTIONS
+        wait_until(lambda: sum(picks(running.stats()).values()) >= wanted, 60.0)
         after = picks(running.stats())
     picked = [after[slot] - before[slot] for slot in range(WORKERS)]
     show("1", f"strict, {dispatcher}, concurrency 40", f"picks {picked}")
@@ -95,6 +99,7 @@ def picks(stats: dict[str, object]) -> dict[int, int]:
 
 
 @pytest.mark.alone
+@pytest.mark.skipif("PYTEST_XDIST_WORKER" in os.environ, reason="other tests want the cores, too")
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 @pytest.mark.parametrize("interface", ["asgi", "wsgi"] if FULL else ["asgi"])
 def test_round_robin_at_concurrency_40(interface: str, dispatcher: str, show: Show) -> None:

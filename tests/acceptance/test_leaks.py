@@ -60,7 +60,7 @@ def _kind(pid: int, stats: dict[str, object], workers: set[int]) -> str:
 def assert_same(before: Census, after: Census) -> None:
     assert after.processes == before.processes
     assert after.fds == before.fds
-    assert after.own == before.own
+    assert after.own <= before.own  # what other tests left here may be closed by now
     for kind, private in before.private.items():
         assert after.private[kind] <= private + GROWTH_KB, kind
 
@@ -93,13 +93,13 @@ def test_nothing_grows(dispatcher: str, show: Show) -> None:
     with cluster(
         "probe:serve", dispatcher=dispatcher, probation=0.2, max_restarts=0, respawn_delay=0.02
     ) as running:
-        run_load(Plan(address(running), "closed", count=200, concurrency=8))
+        run_load(Plan(address(running), "closed", count=200, concurrency=8, until_eof=True))
         for _ in range(2):  # what is allocated once is allocated now
             running.reload()
         kill_workers(running, 8)
         rest(running)
         before = Census(running)
-        with Load(Plan(address(running), rate=50.0)) as load:
+        with Load(Plan(address(running), rate=50.0, until_eof=True)) as load:
             for _ in range(RELOADS):
                 running.reload()
             kill_workers(running, DEATHS)

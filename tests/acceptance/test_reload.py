@@ -129,6 +129,7 @@ class Broken:
     said: str
     path: str = PATH
     target: str = "probe:asgi"
+    hangs: bool = False
 
 
 # An event loop has others in hand when it has answered its 10th request; a loop of its own has not.
@@ -152,7 +153,7 @@ print("waits for ever", flush=True)
 
 async def lifespan(receive, send):
     await asyncio.Event().wait()
-""", "waits for ever"),
+""", "waits for ever", hangs=True),
     Broken("exits after its 10th answer", """
 _whole = serve
 
@@ -184,12 +185,13 @@ def test_exit_in_the_midst_of_others(app: App, journal: Journal, show: Show) -> 
     text = f"{tally}; {len(held)} were inside {len(set(held.values()))} worker that exited"
     show("5", "reload onto code that exits in the midst of other requests", text)
     assert not others, others
-    assert len(held) <= 30
+    assert len(set(held.values())) <= 1, "the one that exited"
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda each: each.name.replace(" ", "-"))
 def test_broken_reload(broken: Broken, app: App, show: Show) -> None:
-    settings = {"probation": 5.0, "ready_timeout": 2.0}
+    # The first ones have to be ready within it, too, on a machine that is busy with other things.
+    settings = {"probation": 5.0, "ready_timeout": 8.0 if broken.hangs else 60.0}
     with (
         cluster(broken.target, cwd=app.directory, **settings) as running,
         Traffic(address(running), broken.path) as traffic,

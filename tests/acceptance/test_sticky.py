@@ -47,7 +47,10 @@ def client(number: int, server: str, patience: float) -> bool:
     with requests.Session() as session:
         session.mount("http://", From(f"127.0.0.{number + 1}"))
         session.headers["Connection"] = "close"
-        one = socketio.Client(reconnection=False, http_session=session, engineio_logger=SILENT)
+        one = socketio.Client(
+            reconnection=False, http_session=session, request_timeout=patience,
+            engineio_logger=SILENT,
+        )  # fmt: skip
         try:
             one.connect(f"http://{server}", transports=["polling"], wait_timeout=patience)
             return [one.call("ask", n, timeout=patience) for n in range(CALLS)] == list(

@@ -53,6 +53,10 @@ class Followed(Service):
             control.sendall(protocol.request(method, params, 1))
             with control.makefile("rb") as lines:
                 answer = json.loads(lines.readline() or b'{"error": {"message": "closed"}}')
+                # Until it has closed its end: whoever counts its descriptors counts none of ours.
+                with suppress(OSError):
+                    control.shutdown(socket.SHUT_WR)
+                    lines.read()
         if "error" in answer:
             raise protocol.exception(answer["error"])
         return answer["result"]

@@ -55,8 +55,8 @@ class FollowedProgram(Followed):
         """Makes a worker listen on the third port; returns when it waits, or has been answered."""
         before = len(self.output.lines)
         os.kill(pid, signal.SIGUSR1)
-        thread = self.output.wait(r"asks (\d+)", 20.0, before)[1]
-        wait_until(lambda: processes.state(int(thread)) != "R", 10.0)
+        thread = self.output.wait(r"asks (\d+)", 60.0, before)[1]
+        wait_until(lambda: processes.state(int(thread)) != "R", 60.0)
 
     def known_workers(self) -> bool:
         """No worker runs that the primary does not know."""

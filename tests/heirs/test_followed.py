@@ -43,7 +43,13 @@ def test_under_load_nothing_fails_and_everything_is_the_same(follow: Follow) -> 
     ]
     assert all(now["uptime"] > then["uptime"] for now, then in zip(
         after["workers"], before["workers"], strict=True))  # fmt: skip
-    assert after["accepted"] == before["accepted"] + len(tally.records)
+    counted(service, before["accepted"] + len(tally.records))
+
+
+def counted(service: Followed, accepted: int) -> None:
+    """A dispatcher that has no core for a second tells its numbers later."""
+    wait_until(lambda: service.stats()["accepted"] >= accepted, 60.0)
+    assert service.stats()["accepted"] == accepted
 
 
 def test_an_heir_holds_what_the_first_primary_held(follow: Follow) -> None:
@@ -62,7 +68,7 @@ def test_an_heir_holds_what_the_first_primary_held(follow: Follow) -> None:
 def settled(pid: int, wanted: Counter[str]) -> None:
     """What a process holds becomes what it should: a client's connection takes a moment to go."""
     try:
-        wait_until(lambda: census.kinds(pid) == wanted, 10.0)
+        wait_until(lambda: census.kinds(pid) == wanted, 60.0)
     except TimeoutError:
         assert census.kinds(pid) == wanted
 
@@ -111,7 +117,7 @@ def test_every_line_of_a_worker_is_written_once(follow: Follow, tmp_path: Path) 
         load.wait_more(20)
         tally = load.stop()
     wanted = len(tally.ok)
-    wait_until(lambda: len(_lines(service)) >= wanted, 10.0, "all lines")
+    wait_until(lambda: len(_lines(service)) >= wanted, 60.0, "all lines")
     lines = _lines(service)
     assert len(lines) == len(set(lines)) == wanted
     assert not tally.failed
@@ -128,7 +134,7 @@ def test_killed_in_the_midst_of_a_reload(follow: Follow) -> None:
     old = set(worker_pids(service))
     with load_beside(service, Plan(service.address, rate=50.0)) as load:
         os.kill(service.primary(), signal.SIGHUP)
-        wait_until(lambda: service.stats()["state"] == "reloading", 20.0)
+        service.output.wait("reload begins", 60.0)
         wait_until(lambda: old != set(worker_pids(service)), 20.0, "a new worker serves")
         service.replace_primary()
         service.output.wait(r": reloaded in", 30.0)

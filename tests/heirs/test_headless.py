@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
+from pathlib import Path
 
 from tests.harness import processes
 from tests.harness.followed import Followed, control_is_there, refused
+from tests.harness.journal import Journal
 from tests.harness.load import load_beside, run_load
 from tests.harness.records import Plan
 from tests.harness.servers import Server, rrdispatch_command, wait_until
 from tests.heirs.conftest import Follow
 
-MOST = 3  # heirs in 30 s
+MOST, WITHIN = 3, 30.0  # heirs, in so many seconds
 
 
 def make_headless(service: Followed) -> None:
+    """By deaths one after another: on a machine that is slow for a while they are too far apart."""
+    while not _killed_too_often(service):
+        service.primary()  # somebody is there again
+        threading.Event().wait(WITHIN)  # until nothing counts any more
+
+
+def _killed_too_often(service: Followed) -> bool:
+    began = time.monotonic()
     for _ in range(MOST):
         service.replace_primary()
     service.kill_primary()
+    return time.monotonic() - began < WITHIN
 
 
-def test_headless_it_serves_and_a_question_revives_it(follow: Follow) -> None:
-    service = follow("probe:asgi")
+def test_headless_it_serves_and_a_question_revives_it(follow: Follow, tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.directory.mkdir()
+    service = follow("probe:asgi", env=journal.env)
     workers = [row["pid"] for row in service.stats()["workers"]]
     with load_beside(service, Plan(service.address, rate=100.0)) as load:
         make_headless(service)
@@ -34,8 +49,10 @@ def test_headless_it_serves_and_a_question_revives_it(follow: Follow) -> None:
         stats = service.stats()
         load.wait_more(10)
         tally = load.stop()
-    assert len(tally.failed) <= 1, "what the killed worker had in hand"
-    assert service.primaries() == [stats["primary_pid"]]
+    held, others = journal.inside(tally.failed)
+    assert set(held.values()) <= {workers[0]}, "what the killed worker had in hand"
+    assert len(others) <= 1, "taken, and not written down yet"
+    wait_until(lambda: service.primaries() == [stats["primary_pid"]], 60.0, "it follows")
     wait_until(
         lambda: sum(row["state"] == "ready" for row in service.stats()["workers"]) == 2, 20.0
     )
@@ -55,7 +72,7 @@ def test_never_two_primaries(follow: Follow) -> None:
         wait_until(lambda: len(_living(service)) <= 1, 20.0)
     service.ask("stats")
     wait_until(lambda: len(_living(service)) == 1, 20.0)
-    service.output.wait(rf"primary {_living(service)[0]} follows", 20.0)
+    service.output.wait(rf"primary {_living(service)[0]} follows", 60.0)
 
 
 def _living(service: Followed) -> list[int]:
