@@ -185,7 +185,9 @@ def test_exit_in_the_midst_of_others(app: App, journal: Journal, show: Show) -> 
     text = f"{tally}; {len(held)} were inside {len(set(held.values()))} worker that exited"
     show("5", "reload onto code that exits in the midst of other requests", text)
     assert not others, others
-    assert len(set(held.values())) <= 1, "the one that exited"
+    # On a busy machine a second one exits, too, before the first one's end is seen.
+    old = {each.pid for each in tally.ok if each.version == "v1"}
+    assert not set(held.values()) & old, "only the new code exits"
 
 
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda each: each.name.replace(" ", "-"))
