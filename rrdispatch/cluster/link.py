@@ -145,11 +145,20 @@ class Link:
     def _tick(self) -> None:
         """Counts our own ticks, not seconds: a primary that was not running must not accuse."""
         self._timer = self._loop.call_later(PING_EVERY, self._tick)
-        if self._unanswered >= SILENT and (self._unanswered >= STARVED or not _runnable(self.pid)):
+        if self._is_silent():
             self._lost(f"silent for {self._unanswered * PING_EVERY:g} s")
             return
         self._unanswered += 1
         self.ask(Request(ControlKind.PING))
+
+    def _is_silent(self) -> bool:
+        if self._unanswered < SILENT:
+            return False
+        if self._unanswered < STARVED and _runnable(self.pid):
+            return False
+        # Its answers may have come after the loop looked, and before the look at its state.
+        self._readable()
+        return self._unanswered >= SILENT
 
     def _exited(self) -> None:
         how = self._reap()
